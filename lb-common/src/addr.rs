@@ -1,0 +1,151 @@
+//! Addresses and ports in network byte order, as types.
+
+use bytemuck::{Pod, Zeroable};
+
+/// A 16-bit number in network byte order (a port).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
+pub struct Be16(u16);
+
+impl Be16 {
+    /// From a number in host byte order.
+    #[inline(always)]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+    /// The number in host byte order.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+    /// The two bytes as they lie in a packet, read as a native integer.
+    #[inline(always)]
+    pub const fn raw(self) -> u16 {
+        self.0
+    }
+    /// From two bytes of a packet, read as a native integer.
+    #[inline(always)]
+    pub const fn from_raw(raw: u16) -> Self {
+        Self(raw)
+    }
+}
+
+/// A 32-bit number in network byte order (an IPv4 address, a word of an IPv6 address).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
+pub struct Be32(u32);
+
+impl Be32 {
+    /// From a number in host byte order.
+    #[inline(always)]
+    pub const fn new(host: u32) -> Self {
+        Self(host.to_be())
+    }
+    /// The number in host byte order.
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        u32::from_be(self.0)
+    }
+    /// The four bytes as they lie in a packet, read as a native integer.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+    /// From four bytes of a packet, read as a native integer.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+}
+
+/// An IPv6 address, or an IPv4 address in its mapped form `::ffff:a.b.c.d`
+/// (RFC 4291, section 2.5.5.2), as four words in network byte order.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
+pub struct Addr(pub [Be32; 4]);
+
+impl Addr {
+    /// `::`, which is no address of a frontend or backend.
+    pub const UNSPECIFIED: Self = Self([Be32(0); 4]);
+
+    /// The mapped form of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(addr: Be32) -> Self {
+        Self([Be32(0), Be32(0), Be32::new(0xffff), addr])
+    }
+    /// The IPv4 address, if this is a mapped one.
+    #[inline(always)]
+    pub fn as_v4(self) -> Option<Be32> {
+        self.is_v4().then_some(self.0[3])
+    }
+    /// Whether this is an IPv4 address in its mapped form.
+    #[inline(always)]
+    pub fn is_v4(self) -> bool {
+        (self.0[0].0 | self.0[1].0) == 0 && self.0[2].0 == Be32::new(0xffff).0
+    }
+    /// The sixteen bytes in network order.
+    pub fn octets(self) -> [u8; 16] {
+        bytemuck::cast(self)
+    }
+}
+
+impl From<core::net::IpAddr> for Addr {
+    fn from(ip: core::net::IpAddr) -> Self {
+        match ip {
+            core::net::IpAddr::V4(v4) => Self::v4(Be32::new(v4.to_bits())),
+            core::net::IpAddr::V6(v6) => bytemuck::cast(v6.octets()),
+        }
+    }
+}
+
+impl From<Addr> for core::net::IpAddr {
+    fn from(addr: Addr) -> Self {
+        match addr.as_v4() {
+            Some(v4) => Self::V4(v4.get().into()),
+            None => Self::V6(addr.octets().into()),
+        }
+    }
+}
+
+impl core::fmt::Display for Addr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::net::IpAddr::from(*self).fmt(f)
+    }
+}
+impl core::fmt::Debug for Addr {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(self, f)
+    }
+}
+impl core::fmt::Debug for Be16 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(&self.get(), f)
+    }
+}
+impl core::fmt::Debug for Be32 {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Display::fmt(&core::net::Ipv4Addr::from_bits(self.get()), f)
+    }
+}
+
+/// IP protocol numbers (IANA).
+pub mod proto {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// Who dials a frontend.
+pub mod scope {
+    /// A client in the cluster: a local socket, or a pod of this node.
+    pub const INTERNAL: u8 = 0;
+    /// A client outside: whatever arrives by an uplink.
+    pub const EXTERNAL: u8 = 1;
+}
