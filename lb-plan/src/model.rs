@@ -126,9 +126,11 @@ pub struct Service {
     pub source_ranges: Vec<String>,
     /// `spec.healthCheckNodePort`; 0 for none.
     pub health_check_node_port: u16,
-    /// `spec.publishNotReadyAddresses`.
+    /// `spec.publishNotReadyAddresses`. Whoever writes the EndpointSlices obeys it
+    /// by calling every endpoint ready; planning, as kube-proxy, asks the slices only.
     pub publish_not_ready: bool,
-    /// `spec.trafficDistribution`.
+    /// `spec.trafficDistribution`. As `topology_mode`, it speaks to whoever writes
+    /// the EndpointSlices; a proxy goes by the hints there (KEP-4444, KEP-3015).
     pub traffic_distribution: Option<String>,
     /// Annotation `service.kubernetes.io/topology-mode`, or its older name.
     pub topology_mode: Option<String>,
@@ -170,7 +172,7 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// `conditions.ready`; absent means true.
     pub ready: Option<bool>,
-    /// `conditions.serving`; absent means the same as `ready`.
+    /// `conditions.serving`; absent means true.
     pub serving: Option<bool>,
     /// `conditions.terminating`; absent means false.
     pub terminating: Option<bool>,
