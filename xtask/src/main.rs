@@ -1,2 +1,21 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: sets up, builds, lints and tests Bascule.
+
+mod build;
+mod cli;
+mod elf;
+mod paths;
+mod setup;
+mod sh;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(e) => {
+            ui::error(format!("{e:#}"));
+            ExitCode::from(cli::exit_code(&e))
+        }
+    }
+}

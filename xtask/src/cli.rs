@@ -1,0 +1,91 @@
+//! The command line of xtask.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{build, setup};
+
+/// The user's mistake or the project's: something did not build, pass or hold.
+const FAILED: u8 = 1;
+/// The machine lacks a kernel feature, a package or the privilege.
+const UNFIT: u8 = 3;
+
+/// Builds, runs, tests and benchmarks Bascule.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true,
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 this machine lacks a kernel feature, a package or the \
+                  privilege.\nNO_COLOR=1 switches colours off.\n\nExamples:\n  cargo xtask setup   # what is there, what is \
+                  missing\n  cargo xtask build --release\n  cargo xtask test pure"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check this machine and install what is missing; all others do it by themselves
+    #[command(
+        after_help = "Examples:\n  cargo xtask setup\n\nInstalls the pinned nightly with rust-src (rustup, else \
+                            Debian's package), bpf-linker in target/tools, and system packages (apt-get, as root)."
+    )]
+    Setup,
+    /// Build the eBPF object and the programs that embed it
+    Build(build::Args),
+    /// Print a script that completes these commands in a shell
+    #[command(after_help = "Examples:\n  source <(cargo xtask completions bash)")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Parses the command line and does what it says.
+///
+/// # Errors
+/// What the subcommand could not do.
+pub(crate) fn run() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Setup => setup::report()?,
+        Command::Build(args) => build::run(&args)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status for an error.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|e| e.is::<setup::Unfit>()) {
+        UNFIT
+    } else {
+        FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unfit_machine_has_its_own_exit_status() {
+        assert_eq!(exit_code(&anyhow::anyhow!("broken")), FAILED);
+        let unfit = setup::Unfit::new("no root");
+        assert_eq!(
+            exit_code(&anyhow::Error::from(unfit).context("cannot test")),
+            UNFIT
+        );
+    }
+}

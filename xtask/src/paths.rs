@@ -1,0 +1,33 @@
+//! Where things are in the checkout.
+
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    // Cargo sets the variable for `cargo run`; the other is for a binary that is called by hand.
+    let here =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
+    here.parent()
+        .map_or_else(|| here.clone(), Path::to_path_buf)
+}
+
+/// Tools that set-up builds: `target/tools`.
+pub(crate) fn tools() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// A tool that set-up built.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    tools().join("bin").join(name)
+}
+
+/// Cargo's own directory for the eBPF programs: `target/bpf`.
+pub(crate) fn bpf_target() -> PathBuf {
+    root().join("target/bpf")
+}
+
+/// The object file with the eBPF programs, which the agent embeds.
+pub(crate) fn bpf_object() -> PathBuf {
+    bpf_target().join("bascule.o")
+}
