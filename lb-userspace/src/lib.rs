@@ -1,1 +1,12 @@
-//! stub
+//! The node agent and command line of Bascule.
+//!
+//! Objects come from a source ([`watch`] or [`source`]), are joined in the
+//! [`store`], planned by `lb-plan` and written to the maps, all in one straight
+//! line ([`agent`]).
+
+pub mod backoff;
+pub mod change;
+pub mod intern;
+pub mod source;
+pub mod store;
+pub mod watch;

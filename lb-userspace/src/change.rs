@@ -1,0 +1,140 @@
+//! What a source of objects tells the agent, whichever source it is.
+
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
+
+use lb_plan::model::{EndpointSlice, Service, ServiceKey};
+
+/// The kinds of objects that the agent reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` Node.
+    Node,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+
+    /// The kind's name in manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The identity of an object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for a Node.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    /// The key of a Service.
+    pub fn service(key: &ServiceKey) -> Self {
+        Self {
+            kind: Kind::Service,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// A Node, as far as a proxy reads it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// `status.addresses` of type `InternalIP`, in their order.
+    pub internal_ips: Vec<IpAddr>,
+    /// Whether it is being deleted, or the cluster autoscaler says it will be
+    /// (taint `ToBeDeletedByClusterAutoscaler`): no new connections should be
+    /// led to it from outside (KEP-3836).
+    pub leaving: bool,
+}
+
+/// The content of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// A Service.
+    Service(Box<Service>),
+    /// An EndpointSlice, and when the change that led to it happened (annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time`).
+    Slice(Box<EndpointSlice>, Option<SystemTime>),
+    /// A Node.
+    Node(Box<Node>),
+    /// Nothing of the object can be used: its problems say why.
+    Unusable,
+}
+
+/// Something about an object that could not be read as written. The rest of the
+/// object counts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectProblem {
+    /// A stable identifier in CamelCase.
+    pub reason: &'static str,
+    /// One sentence that names the field: what is wrong, and what to do.
+    pub message: String,
+}
+
+/// An object, converted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Object {
+    /// Its identity.
+    pub key: ObjectKey,
+    /// Its content.
+    pub content: Content,
+    /// What could not be read of it.
+    pub problems: Vec<ObjectProblem>,
+}
+
+/// One step of a source. Between [`Change::Begin`] and [`Change::Done`] of a
+/// kind, every object of that kind is put; what was not put is gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A complete list of a kind begins.
+    Begin(Kind),
+    /// An object is there, new or changed.
+    Put(Object),
+    /// An object is gone.
+    Delete(ObjectKey),
+    /// The complete list of a kind has ended: the kind is synced.
+    Done(Kind),
+    /// A place that objects come from cannot be read, or can be again. What is
+    /// known from it stays in force.
+    Trouble {
+        /// Which place: a watch, or a file.
+        place: String,
+        /// What is wrong and what to do; `None` when it is well again.
+        message: Option<String>,
+    },
+}

@@ -1,0 +1,384 @@
+//! Follows a cluster's Services, EndpointSlices and this node's Node.
+//!
+//! Each kind has its own watch. A watch that breaks resumes where it stopped; one
+//! whose place the server has forgotten (410) lists again. A server that cannot
+//! be reached is asked again with growing pauses, for as long as it takes, and
+//! what is known stays in force meanwhile.
+
+use std::{fmt::Debug, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    core::v1::{Node as ApiNode, Service as ApiService},
+    discovery::v1::EndpointSlice as ApiSlice,
+};
+use kube::{
+    Api, Client, Config, Resource,
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::watcher::{self, Event, watcher},
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, time};
+
+use super::convert::{self, PROXY_NAME_LABEL};
+use crate::{
+    backoff::Backoff,
+    change::{Change, Kind, Object},
+    intern::Interner,
+};
+
+/// Endpoints of headless Services are not served, and there may be many.
+/// kubernetes v1.36.3, cmd/kube-proxy/app/server.go:578.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// Objects of a page of a list.
+const PAGE: u32 = 500;
+/// Length of a watch. A connection that dies silently is noticed 5 s after it.
+const WATCH_SECONDS: u32 = 120;
+/// How long a watch must stand, after an error, to count as well again.
+const WELL_AFTER: Duration = Duration::from_secs(1);
+/// The first release whose API server streams lists by default (KEP-3157).
+const STREAMING_MINOR: u32 = 34;
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// A kubeconfig file; without it `$KUBECONFIG`, then the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// URL of the API server, instead of the configured one. In a pod the
+    /// configured one is a ClusterIP, which this agent itself has to serve.
+    pub apiserver: Option<String>,
+    /// Name of this node's Node object.
+    pub node_name: String,
+    /// Serve only Services with this `service-proxy-name`.
+    pub proxy_name: Option<String>,
+}
+
+/// Why a cluster could not be followed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig file cannot be used.
+    #[error("kubeconfig {path}: {source}: give a readable file with --kubeconfig")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// There is no configuration.
+    #[error(
+        "no cluster configuration: give --kubeconfig FILE, or --source DIR to read manifests: {0}"
+    )]
+    NoConfig(#[source] kube::config::InferConfigError),
+    /// `--apiserver` is no URL.
+    #[error("--apiserver {url}: {error}: give a URL such as https://10.0.0.1:6443")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The client cannot be built, for example from its certificates.
+    #[error("the client of the API server: {0}")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// Follows a cluster until the receiver of its changes is gone.
+///
+/// # Errors
+/// If the configuration cannot be used. A server that cannot be reached is no
+/// error: it is told as [`Change::Trouble`] and tried again.
+pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result<(), Error> {
+    let client = client(&settings).await?;
+    let streaming = streaming_lists(&client, &changes).await;
+    let watch = |kind, config| Watch {
+        kind,
+        config,
+        streaming,
+        client: client.clone(),
+        changes: changes.clone(),
+        interner: Arc::default(),
+    };
+    let mut services = watch(Kind::Service, config(&service_selector(&settings)));
+    let mut slices = watch(Kind::EndpointSlice, config(&slice_selector(&settings)));
+    // Names repeat between Services and slices.
+    slices.interner = services.interner.clone();
+    let mut nodes = watch(
+        Kind::Node,
+        config("").fields(&format!("metadata.name={}", settings.node_name)),
+    );
+    tokio::join!(
+        services.run(Api::<ApiService>::all(client.clone()), convert::service),
+        slices.run(Api::<ApiSlice>::all(client.clone()), convert::slice),
+        nodes.run(Api::<ApiNode>::all(client.clone()), convert::node),
+    );
+    Ok(())
+}
+
+async fn client(settings: &Settings) -> Result<Client, Error> {
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let failed = |source| Error::Kubeconfig {
+                path: path.clone(),
+                source,
+            };
+            let file = Kubeconfig::read_from(path).map_err(failed)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(failed)?
+        }
+        None => Config::infer().await.map_err(Error::NoConfig)?,
+    };
+    if let Some(url) = &settings.apiserver {
+        match url.parse() {
+            Ok(uri) => config.cluster_url = uri,
+            Err(error) => {
+                return Err(Error::Url {
+                    url: url.clone(),
+                    error: error.to_string(),
+                });
+            }
+        }
+    }
+    config.connect_timeout = Some(Duration::from_secs(10));
+    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+}
+
+fn config(labels: &str) -> watcher::Config {
+    let config = watcher::Config::default()
+        .timeout(WATCH_SECONDS)
+        .page_size(PAGE);
+    match labels {
+        "" => config,
+        labels => config.labels(labels),
+    }
+}
+
+fn service_selector(settings: &Settings) -> String {
+    match &settings.proxy_name {
+        Some(name) => format!("{PROXY_NAME_LABEL}={name}"),
+        None => format!("!{PROXY_NAME_LABEL}"),
+    }
+}
+
+fn slice_selector(settings: &Settings) -> String {
+    // The controller copies a Service's labels to its slices, but slices that
+    // others write may lack the name: only the negative form is safe here.
+    match &settings.proxy_name {
+        Some(_) => format!("!{HEADLESS_LABEL}"),
+        None => format!("!{HEADLESS_LABEL},!{PROXY_NAME_LABEL}"),
+    }
+}
+
+/// Waits until the server answers, and says whether it streams lists.
+async fn streaming_lists(client: &Client, changes: &mpsc::Sender<Change>) -> bool {
+    let mut backoff = new_backoff();
+    let place = "API server".to_owned();
+    let mut troubled = false;
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                if troubled {
+                    tell(changes, place, None).await;
+                }
+                let digits: String = version
+                    .minor
+                    .chars()
+                    .take_while(char::is_ascii_digit)
+                    .collect();
+                return version.major == "1"
+                    && digits.parse().is_ok_and(|m: u32| m >= STREAMING_MINOR);
+            }
+            // It answers: whether it lets us list is for the watches to see.
+            Err(kube::Error::Api(_)) => return false,
+            Err(error) => {
+                troubled = true;
+                tell(changes, place.clone(), Some(describe(&error))).await;
+            }
+        }
+        if changes.is_closed() {
+            return false;
+        }
+        time::sleep(backoff.pause()).await;
+    }
+}
+
+fn new_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(15))
+}
+
+async fn tell(changes: &mpsc::Sender<Change>, place: String, message: Option<String>) {
+    // A closed channel means that the agent ends; the callers notice it.
+    let _ = changes.send(Change::Trouble { place, message }).await;
+}
+
+/// The watch of one kind.
+struct Watch {
+    kind: Kind,
+    config: watcher::Config,
+    streaming: bool,
+    client: Client,
+    changes: mpsc::Sender<Change>,
+    interner: Arc<Interner>,
+}
+
+/// Why [`Watch::stream`] came back.
+enum End {
+    /// The agent ends.
+    Closed,
+    /// The server does not stream lists.
+    NoStreaming,
+}
+
+impl Watch {
+    async fn run<K>(&mut self, api: Api<K>, convert: fn(&K, &Interner) -> Object)
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        loop {
+            let config = match self.streaming {
+                true => self.config.clone().streaming_lists(),
+                false => self.config.clone(),
+            };
+            match self.stream(watcher(api.clone(), config), convert).await {
+                End::Closed => return,
+                End::NoStreaming => self.streaming = false,
+            }
+        }
+    }
+
+    async fn stream<K>(
+        &self,
+        events: impl StreamExt<Item = watcher::Result<Event<K>>>,
+        convert: fn(&K, &Interner) -> Object,
+    ) -> End {
+        let mut events = pin!(events);
+        let mut backoff = new_backoff();
+        let mut troubled = false;
+        loop {
+            let event = if troubled {
+                match time::timeout(WELL_AFTER, events.next()).await {
+                    Ok(event) => event,
+                    // No news is good news: the watch stands.
+                    Err(_) => {
+                        troubled = self.well().await;
+                        continue;
+                    }
+                }
+            } else {
+                events.next().await
+            };
+            match event {
+                Some(Ok(event)) => {
+                    backoff.reset();
+                    if troubled {
+                        troubled = self.well().await;
+                    }
+                    if self
+                        .changes
+                        .send(self.change(event, convert))
+                        .await
+                        .is_err()
+                    {
+                        return End::Closed;
+                    }
+                }
+                Some(Err(error)) if self.streaming && refuses_streaming(&error) => {
+                    return End::NoStreaming;
+                }
+                Some(Err(error)) => {
+                    if !is_gone(&error) {
+                        troubled = true;
+                        self.trouble(&error).await;
+                    }
+                    if !self.pause(&mut backoff).await {
+                        return End::Closed;
+                    }
+                }
+                // kube's watcher never ends; if it did, start it anew.
+                None => return End::NoStreaming,
+            }
+        }
+    }
+
+    fn change<K>(&self, event: Event<K>, convert: fn(&K, &Interner) -> Object) -> Change {
+        match event {
+            Event::Init => Change::Begin(self.kind),
+            Event::InitDone => Change::Done(self.kind),
+            Event::InitApply(object) | Event::Apply(object) => {
+                Change::Put(convert(&object, &self.interner))
+            }
+            Event::Delete(object) => Change::Delete(convert(&object, &self.interner).key),
+        }
+    }
+
+    /// Pauses until the server answers again; `false` when the agent ends.
+    async fn pause(&self, backoff: &mut Backoff) -> bool {
+        loop {
+            if self.changes.is_closed() {
+                return false;
+            }
+            time::sleep(backoff.pause()).await;
+            match self.client.apiserver_version().await {
+                Ok(_) | Err(kube::Error::Api(_)) => return true,
+                Err(error) => tell(&self.changes, self.place(), Some(describe(&error))).await,
+            }
+        }
+    }
+
+    async fn trouble(&self, error: &watcher::Error) {
+        let message = match status(error) {
+            Some(status) if status.is_forbidden() => format!(
+                "{}: let the agent's ServiceAccount get, list and watch {}s",
+                status.message, self.kind
+            ),
+            _ => describe(error),
+        };
+        tell(&self.changes, self.place(), Some(message)).await;
+    }
+
+    async fn well(&self) -> bool {
+        tell(&self.changes, self.place(), None).await;
+        false
+    }
+
+    fn place(&self) -> String {
+        format!("watch of {}s", self.kind)
+    }
+}
+
+fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
+    match error {
+        watcher::Error::WatchError(status) => Some(status),
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        _ => None,
+    }
+}
+
+/// The server has forgotten where the watch stopped: listing again is the cure,
+/// and no trouble.
+fn is_gone(error: &watcher::Error) -> bool {
+    status(error).is_some_and(|s| s.code == 410)
+}
+
+/// The server refuses `sendInitialEvents`: 400 or 422, by its version.
+fn refuses_streaming(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(_))
+        && status(error).is_some_and(|s| matches!(s.code, 400 | 422))
+}
+
+/// An error with its causes on one line, each said once.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
