@@ -5,8 +5,10 @@
 //! line ([`agent`]).
 
 pub mod backoff;
+pub mod bpf;
 pub mod change;
 pub mod intern;
+pub mod node;
 pub mod source;
 pub mod store;
 pub mod watch;

@@ -1,0 +1,183 @@
+//! Arrays of the kernel as memory (`BPF_F_MMAPABLE`, Linux 5.5, commit
+//! fc9702273e2e): a write is a store, not a call.
+//!
+//! # Order
+//! The programs read these arrays without locks, on other CPUs. Two rules make
+//! that sound:
+//! - Within an element the last 8-byte word is the one that makes it valid (a
+//!   backend's flags lie in it; a slot and a word of the filter are one word).
+//!   It is written last, with release order, and taken back first.
+//! - An element is written before what leads to it: backends before slots,
+//!   slots before the frontend. The frontend is written by `bpf(2)`, which
+//!   publishes it in its hash bucket with release order, so a program that finds
+//!   the frontend (and follows it by dependent loads) sees everything behind it.
+//!
+//! The kernel rounds an element up to 8 bytes (`array_map_alloc`), so an element
+//! is a whole number of aligned words, and no word is ever torn.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A range of elements of an array, mapped for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Window {
+    base: NonNull<libc::c_void>,
+    bytes: usize,
+    // Where the first element lies, in words from `base`.
+    skip: usize,
+    // Words of an element.
+    stride: usize,
+    value_size: usize,
+    count: usize,
+}
+
+// SAFETY: the window owns its mapping, and every access to it is atomic.
+unsafe impl Send for Window {}
+
+impl Window {
+    /// Maps `count` elements from `first` on. The caller has checked that the
+    /// array has them and that its values have `value_size` bytes.
+    pub(super) fn new(
+        map: BorrowedFd<'_>,
+        value_size: usize,
+        first: u32,
+        count: u32,
+        writable: bool,
+    ) -> io::Result<Self> {
+        let stride = value_size.div_ceil(8);
+        // SAFETY: sysconf has no preconditions.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let start = first as usize * stride * 8;
+        let offset = start / page * page;
+        let bytes = start - offset + count as usize * stride * 8;
+        let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory that exists.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes.max(1),
+                prot,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base).ok_or_else(|| io::Error::other("mmap returned null"))?;
+        Ok(Self {
+            base,
+            bytes: bytes.max(1),
+            skip: (start - offset) / 8,
+            stride,
+            value_size,
+            count: count as usize,
+        })
+    }
+
+    /// The words of the window.
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, readable, holds `skip + count *
+        // stride` words, and lives as long as `self`. A window that is mapped
+        // read-only is only loaded from: `write` is called on others alone.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.base.as_ptr().cast::<AtomicU64>().add(self.skip),
+                self.count * self.stride,
+            )
+        }
+    }
+
+    /// Writes consecutive elements; `at` counts from the window's first.
+    pub(super) fn write(&self, at: usize, values: &[u8]) {
+        if self.value_size == 4 {
+            // Slots: millions of them, each one word, half of it padding.
+            let words = &self.words()[at..];
+            for (value, word) in values.chunks_exact(4).zip(words) {
+                let padded = [value[0], value[1], value[2], value[3], 0, 0, 0, 0];
+                word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
+            }
+            std::sync::atomic::fence(Ordering::Release);
+            return;
+        }
+        for (value, words) in values
+            .chunks_exact(self.value_size)
+            .zip(self.words()[at * self.stride..].chunks(self.stride))
+        {
+            write_element(words, value);
+        }
+    }
+
+    /// Appends the values of consecutive elements to `out`.
+    pub(super) fn read(&self, at: usize, count: usize, out: &mut Vec<u8>) {
+        for words in self.words()[at * self.stride..]
+            .chunks(self.stride)
+            .take(count)
+        {
+            let end = out.len() + self.value_size;
+            for word in words {
+                out.extend_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
+            }
+            out.truncate(end);
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr(), self.bytes) };
+    }
+}
+
+/// Writes one element so that no reader meets a mixture of two: see the module.
+fn write_element(words: &[AtomicU64], value: &[u8]) {
+    let Some((last, body)) = words.split_last() else {
+        return;
+    };
+    let new = |index: usize| {
+        let mut word = [0; 8];
+        let bytes = &value[index * 8..value.len().min(index * 8 + 8)];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_ne_bytes(word)
+    };
+    let changed = body
+        .iter()
+        .enumerate()
+        .any(|(i, w)| w.load(Ordering::Relaxed) != new(i));
+    if changed {
+        if last.load(Ordering::Relaxed) != 0 {
+            last.store(0, Ordering::Relaxed);
+            // Readers must not see the new body with the old last word.
+            std::sync::atomic::fence(Ordering::Release);
+        }
+        for (index, word) in body.iter().enumerate() {
+            word.store(new(index), Ordering::Relaxed);
+        }
+    }
+    last.store(new(body.len()), Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_takes_whole_words_and_pads_with_zeros() {
+        let words: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
+        let value: Vec<u8> = (1..=20).collect();
+        write_element(&words, &value);
+        let bytes: Vec<u8> = words
+            .iter()
+            .flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes())
+            .collect();
+        assert_eq!(bytes[..20], value);
+        assert_eq!(bytes[20..], [0; 4]);
+    }
+}
