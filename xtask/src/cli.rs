@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{build, setup};
+use crate::{build, lab, setup};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;
@@ -38,6 +38,21 @@ enum Command {
     Setup,
     /// Build the eBPF object and the programs that embed it
     Build(build::Args),
+    /// Bring up a lab of namespaces with real traffic, or run the agent on this machine
+    Run(lab::Args),
+    /// The servers of a pod of the lab
+    #[command(hide = true)]
+    LabServe(lab::ServeArgs),
+    /// The clients at one place of the lab
+    #[command(hide = true)]
+    LabClient,
+    /// Run the tests; the last line is `N passed, N failed`
+    Test(test::Args),
+    /// Check formatting, clippy, crate boundaries, dependencies, licences and spelling
+    #[command(
+        after_help = "Examples:\n  cargo xtask lint\n\nNeeds no privilege. Its tools are built once, at pinned versions, into target/tools."
+    )]
+    Lint,
     /// Print a script that completes these commands in a shell
     #[command(after_help = "Examples:\n  source <(cargo xtask completions bash)")]
     Completions {
@@ -54,6 +69,11 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Setup => setup::report()?,
         Command::Build(args) => build::run(&args)?,
+        Command::Run(args) => return lab::run(&args),
+        Command::LabServe(args) => lab::serve(args)?,
+        Command::LabClient => lab::work()?,
+        Command::Test(args) => test::run(&args)?,
+        Command::Lint => lint::run()?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut std::io::stdout());
         }

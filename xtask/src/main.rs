@@ -3,9 +3,13 @@
 mod build;
 mod cli;
 mod elf;
+mod lab;
+mod lint;
 mod paths;
 mod setup;
 mod sh;
+mod tally;
+mod test;
 mod ui;
 
 use std::process::ExitCode;

@@ -1,0 +1,177 @@
+//! Nodes: a namespace each on the fabric, with routes to the pods of the others, a cgroup, a
+//! bpffs, and the agent.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::netns::{add, inside, ip, spawn};
+use super::topology::{GATEWAY, Node, Pair, fabric_netns};
+
+/// Name of a node's uplink.
+pub(crate) const UPLINK: &str = "eth0";
+/// The agent's health and metrics ports, on loopback of the node's namespace.
+const HEALTHZ: &str = "127.0.0.1:10256";
+const METRICS: &str = "127.0.0.1:10249";
+
+/// Makes the fabric: a bridge, which is the default gateway and refuses what it has no route
+/// for, so that a packet that should have been translated fails at once.
+///
+/// # Errors
+/// A command of `ip` failed.
+pub(crate) fn make_fabric() -> Result<()> {
+    let netns = fabric_netns();
+    add(&netns, true)?;
+    ip(
+        Some(&netns),
+        &format!(
+            "link add br0 type bridge mcast_snooping 0\n\
+             addr add {}/24 dev br0\n\
+             addr add {}/64 dev br0 nodad\n\
+             link set br0 up\n\
+             route add unreachable 0.0.0.0/0\n\
+             route add unreachable ::/0\n",
+            GATEWAY.v4, GATEWAY.v6
+        ),
+    )
+}
+
+/// Makes a host on the fabric.
+///
+/// # Errors
+/// A command of `ip` failed.
+pub(crate) fn make_host(netns: &str, port: &str, addrs: Pair, forwards: bool) -> Result<()> {
+    add(netns, forwards)?;
+    ip(
+        Some(&fabric_netns()),
+        &format!(
+            "link add {port} type veth peer name {UPLINK} netns {netns}\n\
+             link set {port} master br0 up\n"
+        ),
+    )?;
+    ip(
+        Some(netns),
+        &format!(
+            "addr add {}/24 dev {UPLINK}\n\
+             addr add {}/64 dev {UPLINK} nodad\n\
+             link set {UPLINK} up\n",
+            addrs.v4, addrs.v6
+        ),
+    )
+}
+
+/// Makes a node's namespace, uplink and routes.
+///
+/// # Errors
+/// A command of `ip` failed.
+pub(crate) fn make(node: Node) -> Result<()> {
+    let netns = node.netns();
+    make_host(&netns, &node.name(), node.addrs(), true)?;
+    let mut script = format!(
+        "route add default via {}\nroute add default via {}\n",
+        GATEWAY.v4, GATEWAY.v6
+    );
+    for other in Node::ALL.into_iter().filter(|n| *n != node) {
+        let (v4, v6) = other.pod_networks();
+        let via = other.addrs();
+        script.push_str(&format!(
+            "route add {v4} via {}\nroute add {v6} via {}\n",
+            via.v4, via.v6
+        ));
+    }
+    ip(Some(&netns), &script)
+}
+
+/// Makes a node's directories and mounts its bpffs.
+///
+/// # Errors
+/// One cannot be made or mounted.
+pub(crate) fn make_files(node: Node) -> Result<()> {
+    let bpffs = node.bpffs();
+    for dir in [&bpffs, &node.state_dir()] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let path = std::ffi::CString::new(bpffs.as_os_str().as_encoded_bytes())
+        .context("a path with a NUL")?;
+    // SAFETY: all pointers are strings that end with NUL; bpffs takes no data.
+    let done = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            path.as_ptr(),
+            c"bpf".as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+    if done != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(error).with_context(|| format!("cannot mount a bpffs at {}", bpffs.display()));
+    }
+    Ok(())
+}
+
+/// Starts a node's agent.
+///
+/// # Errors
+/// It cannot be started, or its log cannot be made.
+pub(crate) fn start_agent(
+    node: Node,
+    bascule: &Path,
+    manifests: &Path,
+    cgroup: &Path,
+) -> Result<Child> {
+    let log = node.log();
+    let file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+    let mut command = Command::new(bascule);
+    command
+        .arg("agent")
+        .args(["--node-name", &node.name()])
+        .arg("--source")
+        .arg(manifests)
+        .arg("--bpffs")
+        .arg(node.bpffs())
+        .arg("--cgroup")
+        .arg(cgroup)
+        .arg("--state-dir")
+        .arg(node.state_dir())
+        .args(["--uplinks", UPLINK, "--pod-devices", "pod-*"])
+        .args([
+            "--healthz-bind-address",
+            HEALTHZ,
+            "--metrics-bind-address",
+            METRICS,
+        ])
+        .stdin(Stdio::null())
+        .stdout(
+            file.try_clone()
+                .context("cannot duplicate the log's descriptor")?,
+        )
+        .stderr(file);
+    spawn(command, &node.netns(), &cgroup.join("host"))
+}
+
+/// Whether the node's agent says that it serves.
+pub(crate) fn healthy(node: Node) -> bool {
+    let asked = inside(&node.netns(), || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(HEALTHZ)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.take(4096).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    asked.is_ok_and(|answer| answer.is_ok_and(|text| text.starts_with("HTTP/1.1 200 ")))
+}
+
+/// The last lines of an agent's log.
+pub(crate) fn log_tail(node: Node) -> String {
+    let text = fs::read_to_string(node.log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n  | ")
+}
