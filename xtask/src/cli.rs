@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{build, lab, setup};
+use crate::{build, lab, lint, setup, test};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;

@@ -3,12 +3,16 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
-use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind, SymbolKind,
-    read::elf::ElfFile64,
-};
+use object::read::elf::{ElfFile64, ElfSection64, ElfSymbol64};
+use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _};
+use object::{Relocation, RelocationTarget, SectionIndex, SectionKind, SymbolKind, SymbolScope};
 
-type Elf<'a> = ElfFile64<'a, object::LittleEndian>;
+type Elf<'a> = ElfFile64<'a, LittleEndian>;
+type Section<'a, 'f> = ElfSection64<'a, 'f, LittleEndian>;
+type Symbol<'a, 'f> = ElfSymbol64<'a, 'f, LittleEndian>;
+
+/// Bytes of an instruction (struct bpf_insn).
+const INSTRUCTION: u64 = 8;
 
 /// What is in a good object.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<Summary> {
     let mut text = String::from("the programs can panic, and the kernel refuses them:");
     for symbol in panics {
         let name = demangle(symbol.name().unwrap_or_default());
-        let callers = callers(&elf, symbol.index());
+        let callers = callers(&elf, &symbol);
         let by = if callers.is_empty() {
             String::new()
         } else {
@@ -73,22 +77,24 @@ fn demangle(name: &str) -> String {
 
 fn summary(elf: &Elf<'_>, bytes: usize) -> Summary {
     let code = elf.sections().filter(|s| s.kind() == SectionKind::Text);
-    let programs = elf
-        .symbols()
-        .filter(|s| s.is_global() && s.kind() == SymbolKind::Text && s.is_definition());
+    let programs = elf.symbols().filter(|s| {
+        s.scope() == SymbolScope::Dynamic && s.kind() == SymbolKind::Text && s.is_definition()
+    });
     Summary {
         programs: programs.count(),
-        instructions: code.map(|s| s.size() / 8).sum(),
+        instructions: code.map(|s| s.size() / INSTRUCTION).sum(),
         bytes,
     }
 }
 
-/// The functions with a relocation to `callee`, each once.
-fn callers(elf: &Elf<'_>, callee: object::SymbolIndex) -> Vec<String> {
+/// The functions that call `callee` from another section, each once.
+fn callers(elf: &Elf<'_>, callee: &Symbol<'_, '_>) -> Vec<String> {
     let mut found = Vec::new();
     for section in elf.sections().filter(|s| s.kind() == SectionKind::Text) {
         for (offset, relocation) in section.relocations() {
-            if relocation.target() == RelocationTarget::Symbol(callee) {
+            if calls(elf, &section, offset, &relocation)
+                == callee.section_index().map(|s| (s, callee.address()))
+            {
                 let name =
                     function_at(elf, section.index(), offset).unwrap_or_else(|| "?".to_owned());
                 if !found.contains(&name) {
@@ -100,8 +106,33 @@ fn callers(elf: &Elf<'_>, callee: object::SymbolIndex) -> Vec<String> {
     found
 }
 
-fn function_at(elf: &Elf<'_>, section: object::SectionIndex, offset: u64) -> Option<String> {
-    let holds = |s: &object::read::elf::ElfSymbol64<'_, '_, object::LittleEndian>| {
+/// Where a call goes: a section, and the offset in it.
+///
+/// Calls of local functions name the section; the instruction's immediate, counted in
+/// instructions from the next one, says where in it (libbpf does the same, `bpf_object__relocate_calls`).
+fn calls(
+    elf: &Elf<'_>,
+    section: &Section<'_, '_>,
+    offset: u64,
+    relocation: &Relocation,
+) -> Option<(SectionIndex, u64)> {
+    let RelocationTarget::Symbol(index) = relocation.target() else {
+        return None;
+    };
+    let target = elf.symbol_by_index(index).ok()?;
+    let at = usize::try_from(offset).ok()?;
+    let bytes = section.data().ok()?.get(at + 4..at + 8)?;
+    let immediate = i32::from_le_bytes(bytes.try_into().ok()?);
+    let address = if target.kind() == SymbolKind::Section {
+        u64::try_from(i64::from(immediate) + 1).ok()? * INSTRUCTION
+    } else {
+        target.address()
+    };
+    Some((target.section_index()?, address))
+}
+
+fn function_at(elf: &Elf<'_>, section: SectionIndex, offset: u64) -> Option<String> {
+    let holds = |s: &Symbol<'_, '_>| {
         s.section_index() == Some(section)
             && s.kind() == SymbolKind::Text
             && (s.address()..s.address() + s.size()).contains(&offset)

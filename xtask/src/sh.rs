@@ -142,6 +142,23 @@ impl Sh {
         Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
     }
 
+    /// Echoes the command, leaves its standard error on the user's terminal, and returns its
+    /// standard output.
+    ///
+    /// # Errors
+    /// The command cannot be started or fails.
+    pub(crate) fn run_and_read(mut self) -> Result<String> {
+        let line = self.line();
+        ui::echo(&line);
+        let out = self
+            .0
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| start_error(&line))?;
+        check(&line, out.status, &VecDeque::new())?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
     /// The command as a user could type it.
     pub(crate) fn line(&self) -> String {
         let mut words = vec![quote(self.0.get_program())];

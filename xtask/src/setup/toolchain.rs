@@ -212,10 +212,10 @@ fn ensure_linker(nightly: &Nightly) -> Result<()> {
     install_crate(nightly.cargo(), "bpf-linker", BPF_LINKER)
 }
 
-/// The version that a tool reports: the second word of `tool --version`.
+/// The version that a tool reports: the last word of `tool --version`, in most behind its name.
 pub(crate) fn tool_version(tool: &Path) -> Option<String> {
     let text = Sh::new(tool).arg("--version").read().ok()?;
-    text.split_whitespace().nth(1).map(str::to_owned)
+    text.split_whitespace().last().map(str::to_owned)
 }
 
 /// Builds a tool at a pinned version into `target/tools`.
