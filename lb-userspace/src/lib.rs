@@ -7,7 +7,10 @@
 pub mod backoff;
 pub mod bpf;
 pub mod change;
+pub mod health;
+pub mod http;
 pub mod intern;
+pub mod metrics;
 pub mod node;
 pub mod source;
 pub mod store;

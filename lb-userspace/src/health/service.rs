@@ -1,0 +1,120 @@
+//! `spec.healthCheckNodePort`: a server for each Service that asks for one. The
+//! load balancer in front reads from it whether this node has endpoints.
+//! kubernetes v1.36.3, pkg/proxy/healthcheck/service_health.go.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
+
+use lb_plan::{HealthCheck, model::ServiceKey};
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use super::Health;
+use crate::http::{self, Answer};
+
+/// The running servers.
+#[derive(Debug)]
+pub struct Servers {
+    runtime: Handle,
+    health: Arc<Health>,
+    running: HashMap<ServiceKey, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    port: u16,
+    endpoints: Arc<AtomicU32>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Servers {
+    /// No server yet; they will run in `runtime`.
+    pub fn new(runtime: Handle, health: Arc<Health>) -> Self {
+        Self {
+            runtime,
+            health,
+            running: HashMap::new(),
+        }
+    }
+
+    /// Says what the server of a Service answers; `None` when it has none.
+    pub fn set(&mut self, service: &ServiceKey, check: Option<HealthCheck>) {
+        let Some(check) = check else {
+            self.running.remove(service);
+            return;
+        };
+        if let Some(known) = self.running.get(service)
+            && known.port == check.port
+        {
+            known.endpoints.store(check.local_ready, Ordering::Relaxed);
+            return;
+        }
+        let endpoints = Arc::new(AtomicU32::new(check.local_ready));
+        let (name, count, health) = (service.clone(), endpoints.clone(), self.health.clone());
+        // Both families: IPv6 sockets take IPv4 too, unless the host says no.
+        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, check.port));
+        let task = self.runtime.spawn(http::serve(
+            "the health check of a Service",
+            "its healthCheckNodePort",
+            address,
+            Arc::new(move |_| {
+                let count = count.load(Ordering::Relaxed);
+                Some(answer(&name, count, health.is_alive(SystemTime::now())))
+            }),
+        ));
+        let new = Running {
+            port: check.port,
+            endpoints,
+            task,
+        };
+        self.running.insert(service.clone(), new);
+    }
+}
+
+/// What a load balancer reads: 200 with at least one endpoint here.
+fn answer(service: &ServiceKey, endpoints: u32, alive: bool) -> Answer {
+    let body = serde_json::json!({
+        "service": {"namespace": &*service.namespace, "name": &*service.name},
+        "localEndpoints": endpoints,
+        "serviceProxyHealthy": alive,
+    });
+    let status = if endpoints > 0 && alive { 200 } else { 503 };
+    let mut answer = Answer::json(status, body.to_string());
+    let weight = ("x-load-balancing-endpoint-weight", endpoints.to_string());
+    answer.headers.push(weight);
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_endpoints_of_the_service_is_refused() {
+        let service = ServiceKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        for (endpoints, alive, status) in [(0, true, 503), (1, true, 200), (3, false, 503)] {
+            let answer = answer(&service, endpoints, alive);
+            assert_eq!(answer.status, status, "{endpoints} {alive}");
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(body["localEndpoints"], endpoints);
+            assert_eq!(body["serviceProxyHealthy"], alive);
+            assert_eq!(body["service"]["name"], "web");
+            assert_eq!(answer.headers[1].1, endpoints.to_string());
+        }
+    }
+}

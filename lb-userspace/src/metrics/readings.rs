@@ -1,0 +1,206 @@
+//! What is read from the maps at every scrape.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use lb_common::{PacketCounter, Reason, ServiceCounter, reason::Class};
+use lb_plan::model::ServicePortKey;
+use prometheus_client::{
+    collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+use crate::health::Health;
+
+/// What the maps hold at one moment.
+#[derive(Clone, Default, Debug)]
+pub struct Readings {
+    /// Packets and bytes by reason.
+    pub reasons: Vec<(Reason, PacketCounter)>,
+    /// What each service port carried.
+    pub services: Vec<(ServicePortKey, ServiceCounter)>,
+    /// Entries in use and most entries of each map; in use is `None` where
+    /// counting would cost too much.
+    pub maps: Vec<(&'static str, Option<u64>, u64)>,
+    /// Backends.
+    pub backends: u64,
+}
+
+/// Reads them.
+pub type Source = Box<dyn Fn() -> Readings + Send + Sync>;
+
+/// Turns readings into metrics.
+pub(super) struct Collector {
+    health: Arc<Health>,
+    source: Source,
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").finish_non_exhaustive()
+    }
+}
+
+impl Collector {
+    pub(super) fn new(health: Arc<Health>, source: Source) -> Self {
+        Self { health, source }
+    }
+
+    fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, answers) in [
+            ("kubeproxy_proxy_healthz", &self.health.healthz),
+            ("kubeproxy_proxy_livez", &self.health.livez),
+        ] {
+            let codes = ["200", "503"].into_iter().zip(answers);
+            let values =
+                codes.map(|(code, n)| (vec![("code", code.to_owned())], n.load(Ordering::Relaxed)));
+            counters(encoder, name, "Answers to health checks, by status", values)?;
+        }
+        let waiting = self.health.waiting_since().map_or(0.0, |since| {
+            SystemTime::now()
+                .duration_since(since)
+                .map_or(0.0, |d| d.as_secs_f64())
+        });
+        let gauge = ConstGauge::new(waiting);
+        let help = "Age in seconds of the oldest change that is not in the maps";
+        gauge.encode(encoder.encode_descriptor(
+            "bascule_sync_age_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}
+
+impl collector::Collector for Collector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let readings = (self.source)();
+        self.health(&mut encoder)?;
+        reasons(&mut encoder, &readings.reasons)?;
+        services(&mut encoder, &readings.services)?;
+        maps(&mut encoder, &readings.maps)?;
+        let help = "Backends that the maps hold";
+        let backends = ConstGauge::new(readings.backends as i64);
+        backends.encode(encoder.encode_descriptor(
+            "bascule_backends",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (Labels, u64)>,
+) -> fmt::Result {
+    let mut all = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(all.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn reasons(encoder: &mut DescriptorEncoder<'_>, all: &[(Reason, PacketCounter)]) -> fmt::Result {
+    let class = |reason: Reason| match reason.class() {
+        Class::Pass => "pass",
+        Class::Refuse => "refuse",
+        Class::Drop => "drop",
+    };
+    type Get = fn(&PacketCounter) -> u64;
+    let both: [(&str, &str, Get); 2] = [
+        (
+            "bascule_packets",
+            "Packets, by what was done with them and why",
+            |c| c.packets,
+        ),
+        (
+            "bascule_bytes",
+            "Bytes, by what was done with them and why",
+            |c| c.bytes,
+        ),
+    ];
+    for (name, help, get) in both {
+        let values = all.iter().map(|(reason, counter)| {
+            let labels = vec![
+                ("class", class(*reason).into()),
+                ("reason", reason.label().into()),
+            ];
+            (labels, get(counter))
+        });
+        counters(encoder, name, help, values)?;
+    }
+    Ok(())
+}
+
+fn services(
+    encoder: &mut DescriptorEncoder<'_>,
+    all: &[(ServicePortKey, ServiceCounter)],
+) -> fmt::Result {
+    let labels = |key: &ServicePortKey| {
+        vec![
+            ("namespace", key.service.namespace.to_string()),
+            ("service", key.service.name.to_string()),
+            ("port", key.port.to_string()),
+            ("protocol", format!("{:?}", key.protocol).to_uppercase()),
+        ]
+    };
+    type Get = fn(&ServiceCounter) -> u64;
+    let three: [(&str, &str, Get); 3] = [
+        (
+            "bascule_service_packets",
+            "Packets of a service port, both directions",
+            |c| c.packets,
+        ),
+        (
+            "bascule_service_bytes",
+            "Bytes of a service port, both directions",
+            |c| c.bytes,
+        ),
+        (
+            "bascule_service_connections",
+            "New flows of a service port",
+            |c| c.connections,
+        ),
+    ];
+    for (name, help, get) in three {
+        counters(
+            encoder,
+            name,
+            help,
+            all.iter().map(|(key, c)| (labels(key), get(c))),
+        )?;
+    }
+    Ok(())
+}
+
+fn maps(
+    encoder: &mut DescriptorEncoder<'_>,
+    all: &[(&'static str, Option<u64>, u64)],
+) -> fmt::Result {
+    let gauge =
+        |family: MetricEncoder<'_>, value: u64| ConstGauge::new(value as i64).encode(family);
+    let help = "Entries in use of a map";
+    let mut used =
+        encoder.encode_descriptor("bascule_map_entries", help, None, MetricType::Gauge)?;
+    for (name, entries, _) in all {
+        if let Some(entries) = entries {
+            gauge(used.encode_family(&vec![("map", *name)])?, *entries)?;
+        }
+    }
+    let help = "Most entries of a map";
+    let mut most =
+        encoder.encode_descriptor("bascule_map_capacity", help, None, MetricType::Gauge)?;
+    for (name, _, capacity) in all {
+        gauge(most.encode_family(&vec![("map", *name)])?, *capacity)?;
+    }
+    Ok(())
+}
