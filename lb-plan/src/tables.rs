@@ -109,7 +109,11 @@ impl Tables {
             return Ok(id);
         }
         match self.place(planned, proto, &key, means) {
-            Ok((start, len, unwritten)) => Ok(self.insert(Set {
+            Ok(Place {
+                start,
+                len,
+                unwritten,
+            }) => Ok(self.insert(Set {
                 key: Arc::new(key),
                 refs: 1,
                 start,
