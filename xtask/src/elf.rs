@@ -170,4 +170,63 @@ mod tests {
         let error = check(b"#!/bin/sh\n").unwrap_err().to_string();
         assert_eq!(error, "not an ELF file of 64 bits");
     }
+
+    /// A program in section `xdp` that calls the second function of section `.text`, as
+    /// bpf-linker writes it: the relocation names the section, the immediate the instruction.
+    fn program_calling(callee: &str) -> Vec<u8> {
+        use object::write::{Object, Relocation, Symbol, SymbolSection};
+        use object::{Architecture, BinaryFormat, Endianness, RelocationFlags, SymbolFlags};
+
+        let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+        let exit = [0x95, 0, 0, 0, 0, 0, 0, 0];
+        let text = elf.add_section(Vec::new(), b".text".to_vec(), SectionKind::Text);
+        let xdp = elf.add_section(Vec::new(), b"xdp".to_vec(), SectionKind::Text);
+        let mut function = |name: &str, section, value, size, scope| {
+            elf.add_symbol(Symbol {
+                name: name.as_bytes().to_vec(),
+                value,
+                size,
+                kind: SymbolKind::Text,
+                scope,
+                weak: false,
+                section: SymbolSection::Section(section),
+                flags: SymbolFlags::None,
+            })
+        };
+        function("first", text, 0, 8, SymbolScope::Compilation);
+        function(callee, text, 8, 8, SymbolScope::Compilation);
+        function("lb_xdp", xdp, 0, 16, SymbolScope::Dynamic);
+        elf.append_section_data(text, &[exit, exit].concat(), 8);
+        let call = [0x85, 0x10, 0, 0, 0, 0, 0, 0];
+        elf.append_section_data(xdp, &[call, exit].concat(), 8);
+        let relocation = Relocation {
+            offset: 0,
+            symbol: elf.section_symbol(text),
+            addend: 0,
+            flags: RelocationFlags::Elf {
+                r_type: object::elf::R_BPF_64_32,
+            },
+        };
+        elf.add_relocation(xdp, relocation).unwrap();
+        elf.write().unwrap()
+    }
+
+    #[test]
+    fn the_program_that_can_panic_is_named() {
+        let bytes = program_calling("_ZN4core9panicking18panic_bounds_check17h0123456789abcdefE");
+        let error = check(&bytes).unwrap_err().to_string();
+        let line = "core::panicking::panic_bounds_check, called by lb_xdp";
+        assert!(error.contains(line), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_calls_something_else_is_good() {
+        let bytes = program_calling("_ZN4demo6helper17h0123456789abcdefE");
+        let expected = Summary {
+            programs: 1,
+            instructions: 4,
+            bytes: bytes.len(),
+        };
+        assert_eq!(check(&bytes).unwrap(), expected);
+    }
 }

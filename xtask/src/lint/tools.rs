@@ -40,16 +40,16 @@ pub(super) fn dependency_rules() -> Result<()> {
     let fetched = Sh::new(&deny)
         .args(["fetch", "db"])
         .dir(&paths::root())
-        .run_quietly("fetching the advisory database");
+        .read();
     if let Err(e) = fetched {
         let text = e.to_string();
-        let why = text
-            .lines()
-            .find(|l| l.contains("rror"))
-            .unwrap_or_default();
+        // git's own line says it best.
+        let why = text.lines().rfind(|l| l.contains("fatal:"));
         ui::warn(format!(
-            "known vulnerabilities were not checked, their database cannot be had: {}",
-            why.trim()
+            "known vulnerabilities were not checked, their database cannot be had ({})",
+            why.unwrap_or(&text)
+                .trim_start_matches([' ', '|'])
+                .trim_end()
         ));
         return Ok(());
     }

@@ -117,22 +117,9 @@ struct Request {
     cookie: [u32; 2],
 }
 
-/// Asks for the end of a UDP socket that nobody has, and returns the kernel's error number.
-fn destroy_nobodys_socket() -> io::Result<i32> {
-    // SAFETY: socket(2) takes no pointers.
-    let fd = unsafe {
-        libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            libc::NETLINK_SOCK_DIAG,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and has no other owner.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let request = Request {
+/// A request to destroy a UDP socket between port 1 and port 1 of no address.
+fn request() -> Request {
+    Request {
         len: size_of::<Request>() as u32,
         kind: SOCK_DESTROY,
         flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
@@ -148,7 +135,25 @@ fn destroy_nobodys_socket() -> io::Result<i32> {
         interface: 0,
         // INET_DIAG_NOCOOKIE
         cookie: [u32::MAX; 2],
+    }
+}
+
+/// Asks for the end of a UDP socket that nobody has, and returns the kernel's error number.
+fn destroy_nobodys_socket() -> io::Result<i32> {
+    // SAFETY: socket(2) takes no pointers.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_SOCK_DIAG,
+        )
     };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and has no other owner.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let request = request();
     // SAFETY: the buffer is `request` and its size.
     let sent = unsafe {
         libc::send(
