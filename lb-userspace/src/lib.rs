@@ -4,9 +4,11 @@
 //! [`store`], planned by `lb-plan` and written to the maps, all in one straight
 //! line ([`agent`]).
 
+pub mod agent;
 pub mod backoff;
 pub mod bpf;
 pub mod change;
+pub mod cli;
 pub mod health;
 pub mod http;
 pub mod intern;

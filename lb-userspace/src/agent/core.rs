@@ -1,0 +1,437 @@
+//! From changes to maps: store, plan, apply, and what is told about it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, RwLock},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::NodeConfig;
+use lb_plan::{
+    HealthCheck, Planner,
+    model::{NodeView, ServiceKey, ServicePortKey},
+    op::Batch,
+    plan_service,
+};
+
+use super::{
+    fold::{Fold, Told},
+    state::{Status, Trouble},
+};
+use crate::{
+    backoff::Backoff,
+    bpf::ApplyReport,
+    change::Change,
+    health::{self, Health},
+    metrics::{Metrics, epoch_seconds},
+    node::{self, Facts, Kernel},
+    store::{Store, Touched},
+};
+
+/// The maps, as far as this line writes them.
+pub trait Dataplane {
+    /// Writes what failed before, then a batch.
+    fn apply(&mut self, batch: &Batch) -> ApplyReport;
+    /// Writes what the datapath must know of its node.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    fn configure(&mut self, config: &NodeConfig) -> io::Result<()>;
+    /// How many writes wait to be tried again.
+    fn pending(&self) -> usize;
+    /// Removes filter bits that nothing needs any more; called now and then.
+    fn tidy(&mut self, planner: &mut Planner);
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// From a source of objects.
+    Change(Change),
+    /// From the kernel.
+    Facts(Facts),
+}
+
+/// What others read: metrics, health checks, the names of services.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// For `/healthz` and `/livez`.
+    pub health: Arc<Health>,
+    /// For `/metrics`.
+    pub metrics: Metrics,
+    /// Service ids and their service ports.
+    pub names: Arc<RwLock<Arc<BTreeMap<u32, ServicePortKey>>>>,
+}
+
+/// What a [`Core`] is made of.
+pub struct Setup<D> {
+    /// The maps.
+    pub dataplane: D,
+    /// What they held at start.
+    pub planner: Planner,
+    /// What the user says about the node.
+    pub node: node::Settings,
+    /// What the kernel says about it, once.
+    pub kernel: Kernel,
+    /// What the kernel says about it now.
+    pub facts: Facts,
+    /// Where to tell.
+    pub shared: Shared,
+    /// The servers of `healthCheckNodePort`.
+    pub servers: health::service::Servers,
+}
+
+/// The straight line.
+pub struct Core<D> {
+    dataplane: D,
+    planner: Planner,
+    store: Store,
+    node: node::Settings,
+    kernel: Kernel,
+    facts: Facts,
+    facts_changed: bool,
+    view: NodeView,
+    configured: Option<NodeConfig>,
+    planned: bool,
+    shared: Shared,
+    servers: health::service::Servers,
+    fold: Fold,
+    troubles: BTreeMap<String, String>,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    not_before: Instant,
+    started: (Instant, SystemTime),
+    next_tick: Instant,
+    ticks: u64,
+    untold: bool,
+    updated: Option<SystemTime>,
+}
+
+/// Between two rounds at least this long, so that a burst of changes is
+/// gathered; the first change after a while is applied at once.
+const GATHER: Duration = Duration::from_millis(2);
+/// However long a round took, the next one waits no longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(500);
+/// Freed ids and slots are used again after a few ticks; problems and names are
+/// told once a tick.
+const TICK: Duration = Duration::from_secs(1);
+/// The filter is tidied this often, in ticks.
+const TIDY: u64 = 300;
+
+impl<D: Dataplane> Core<D> {
+    /// Starts with an empty snapshot.
+    pub fn new(setup: Setup<D>, now: Instant) -> Self {
+        Self {
+            dataplane: setup.dataplane,
+            planner: setup.planner,
+            store: Store::new(),
+            view: node::view(&setup.node, None, &setup.facts),
+            node: setup.node,
+            kernel: setup.kernel,
+            facts: setup.facts,
+            facts_changed: false,
+            configured: None,
+            planned: false,
+            shared: setup.shared,
+            servers: setup.servers,
+            fold: Fold::default(),
+            troubles: BTreeMap::new(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+            retry_at: None,
+            not_before: now,
+            started: (now, SystemTime::now()),
+            next_tick: now,
+            ticks: 0,
+            untold: true,
+            updated: None,
+        }
+    }
+
+    /// The maps.
+    pub fn dataplane(&self) -> &D {
+        &self.dataplane
+    }
+
+    /// The maps, for tests that make them fail.
+    pub fn dataplane_mut(&mut self) -> &mut D {
+        &mut self.dataplane
+    }
+
+    /// Takes something in. Nothing is written before [`Self::work`].
+    pub fn take(&mut self, input: Input) {
+        let wall = SystemTime::now();
+        match input {
+            Input::Facts(facts) => {
+                self.facts_changed |= self.facts != facts;
+                self.facts = facts;
+            }
+            Input::Change(Change::Trouble { place, message }) => self.trouble(place, message),
+            Input::Change(change) => {
+                let was_synced = self.store.synced();
+                self.store.apply(change);
+                if self.store.synced() && !was_synced {
+                    tracing::info!("every source has been read");
+                }
+                self.shared.metrics.last_queued.set(epoch_seconds(wall));
+            }
+        }
+        // Before that, changes wait for the source, which is no fault of the proxy.
+        if self.store.synced() && self.is_behind() {
+            self.shared.health.queued(wall);
+        }
+    }
+
+    fn trouble(&mut self, place: String, message: Option<String>) {
+        match message {
+            Some(message) => {
+                let said = self.troubles.insert(place.clone(), message.clone());
+                if said.as_ref() != Some(&message) {
+                    let note = "what is known stays in force";
+                    tracing::warn!(%place, "{message}; {note}");
+                }
+            }
+            None => {
+                if self.troubles.remove(&place).is_some() {
+                    tracing::info!(%place, "is well again");
+                }
+            }
+        }
+        self.shared
+            .metrics
+            .source_troubles
+            .set(self.troubles.len() as i64);
+        self.untold = true;
+    }
+
+    /// Whether the snapshot differs from what was planned.
+    fn is_behind(&self) -> bool {
+        !self.planned || self.facts_changed || self.store.is_touched()
+    }
+
+    /// When [`Self::work`] is due next.
+    pub fn due(&self) -> Instant {
+        let mut due = self.next_tick;
+        if self.store.synced() && (self.is_behind() || self.planner.has_pending()) {
+            due = due.min(self.not_before);
+        }
+        due.min(self.retry_at.unwrap_or(due))
+    }
+
+    /// Does what is due: plans and applies what changed, tries failed writes
+    /// again, tells about it.
+    pub fn work(&mut self, now: Instant) {
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.ticks += 1;
+            self.planner.tick(self.ticks);
+            if self.planned && self.ticks.is_multiple_of(TIDY) && self.dataplane.pending() == 0 {
+                self.dataplane.tidy(&mut self.planner);
+            }
+        }
+        let behind = self.is_behind() || self.planner.has_pending();
+        if self.store.synced() && behind && now >= self.not_before {
+            let start = Instant::now();
+            self.round();
+            let took = start.elapsed();
+            self.not_before = now + took + took.clamp(GATHER, GATHER_MAX);
+        } else if self.retry_at.is_some_and(|at| now >= at) {
+            self.apply(&Batch::default());
+            self.settled();
+        }
+    }
+
+    /// Tells others what changed: problems, names. Once a tick, after the work,
+    /// because it costs more the more services there are.
+    ///
+    /// Returns the status, if it changed.
+    pub fn tell(&mut self) -> Option<Status> {
+        if !std::mem::take(&mut self.untold) {
+            return None;
+        }
+        let mut told: Vec<Told> = self
+            .store
+            .problems()
+            .map(|(key, p)| Told::new(key.to_string(), p.reason, p.message.clone()))
+            .collect();
+        let planned = self.planner.problems();
+        told.extend(
+            planned
+                .into_iter()
+                .map(|p| Told::new(format!("Service {}", p.object), p.reason, p.message)),
+        );
+        self.shared
+            .metrics
+            .set_problems(told.iter().map(|t| t.reason));
+        self.fold.tell(told, self.ticks);
+        self.tell_names();
+        Some(self.status())
+    }
+
+    fn tell_names(&self) {
+        let names: BTreeMap<u32, ServicePortKey> = self
+            .planner
+            .service_ids()
+            .map(|(id, key)| (id, key.clone()))
+            .collect();
+        if let Ok(mut shared) = self.shared.names.write()
+            && **shared != names
+        {
+            *shared = Arc::new(names);
+        }
+    }
+
+    fn status(&self) -> Status {
+        let trouble = |(place, message): (&String, &String)| Trouble {
+            place: place.clone(),
+            message: message.clone(),
+        };
+        Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.view.name.to_string(),
+            started: health::time(self.started.1),
+            synced: self.planned,
+            waiting_for: self.store.unsynced().map(|k| k.name().into()).collect(),
+            last_update: self.updated.map(health::time),
+            services: self.planner.services(),
+            pending_writes: self.dataplane.pending(),
+            troubles: self.troubles.iter().map(trouble).collect(),
+            problems: self.fold.standing(),
+            problem_count: self.fold.count(),
+        }
+    }
+
+    /// Plans what changed, or everything, and applies it.
+    fn round(&mut self) {
+        let start = Instant::now();
+        let touched = self.store.take_touched();
+        let full = self.look_at_node(&touched) || !self.planned;
+        self.count(&touched);
+        if full {
+            let all: Vec<ServiceKey> = self.store.services().cloned().collect();
+            self.planner.retain(|key| self.store.service(key).is_some());
+            all.iter().for_each(|key| self.plan(key));
+        }
+        // What is gone is only among the touched.
+        for key in &touched.services {
+            if !full || self.store.service(key).is_none() {
+                self.plan(key);
+            }
+        }
+        if !self.planned {
+            self.planner.finish_sync();
+        }
+        while self.planner.has_pending() {
+            let batch = self.planner.take_batch();
+            self.apply(&batch);
+        }
+        self.settled();
+        self.untold = true;
+        let wall = SystemTime::now();
+        self.shared
+            .metrics
+            .synced_round(full, start.elapsed(), wall);
+        let programmed = touched.triggers.iter().filter(|t| **t >= self.started.1);
+        for took in programmed.filter_map(|t| wall.duration_since(*t).ok()) {
+            self.shared
+                .metrics
+                .network_programming
+                .observe(took.as_secs_f64());
+        }
+        if !std::mem::replace(&mut self.planned, true) {
+            let services = self.planner.services();
+            tracing::info!(services, took = ?start.elapsed(), "the maps are programmed");
+            self.shared.health.synced();
+            self.shared.metrics.synced.set(1);
+        }
+    }
+
+    fn count(&self, touched: &Touched) {
+        let m = &self.shared.metrics;
+        m.service_changes.total.inc_by(touched.service_changes);
+        m.endpoint_changes.total.inc_by(touched.slice_changes);
+        m.service_changes
+            .pending
+            .set(touched.service_changes as i64);
+        m.endpoint_changes.pending.set(touched.slice_changes as i64);
+        m.services.set(self.store.services().count() as i64);
+    }
+
+    /// Brings the view of the node up to date; `true` when it changed.
+    fn look_at_node(&mut self, touched: &Touched) -> bool {
+        if self.planned && !touched.nodes && !self.facts_changed {
+            return false;
+        }
+        self.facts_changed = false;
+        let node = self.store.node(&self.node.name);
+        if node.is_none() && !self.planned {
+            let name = &self.node.name;
+            tracing::warn!(
+                "Node {name} is not there: its addresses are taken from the default routes, and it has no zone; give the right name with --node-name"
+            );
+        }
+        let health = &self.shared.health;
+        health.leaving(node.is_some_and(|n| n.leaving));
+        let view = node::view(&self.node, node, &self.facts);
+        health.families(view.ipv4, view.ipv6);
+        self.configure(node::config(&self.node, &view, &self.kernel));
+        let changed = view != self.view;
+        self.view = view;
+        changed
+    }
+
+    fn configure(&mut self, config: NodeConfig) {
+        if self.configured == Some(config) {
+            return;
+        }
+        match self.dataplane.configure(&config) {
+            Ok(()) => self.configured = Some(config),
+            // Tried again when the node changes, and with the next full round.
+            Err(error) => {
+                tracing::error!(%error, "the node's addresses could not be written to the map lb_node_v1: SNAT uses the earlier ones")
+            }
+        }
+    }
+
+    fn plan(&mut self, key: &ServiceKey) {
+        let mut check: Option<HealthCheck> = None;
+        match self.store.service(key) {
+            Some((service, slices)) => {
+                let plan = plan_service(service, &slices, &self.view);
+                check = plan.health_check;
+                self.planner.upsert(plan);
+            }
+            None => self.planner.remove(key),
+        }
+        self.servers.set(key, check);
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        let report = self.dataplane.apply(batch);
+        self.shared
+            .metrics
+            .apply_failures
+            .inc_by(report.failed.len() as u64);
+        // What only depends on a failed write says nothing new.
+        for failure in report.failed.iter().filter(|f| !f.is_consequence()) {
+            self.fold.failure(&failure.message, self.ticks);
+        }
+    }
+
+    /// After writing: either all is in the maps, or there will be a retry.
+    fn settled(&mut self) {
+        let pending = self.dataplane.pending();
+        self.shared.metrics.apply_pending.set(pending as i64);
+        self.untold = true;
+        if pending > 0 {
+            self.retry_at = Some(Instant::now() + self.backoff.pause());
+            return;
+        }
+        self.retry_at = None;
+        self.backoff.reset();
+        let wall = SystemTime::now();
+        self.updated = Some(wall);
+        self.shared.health.updated(wall);
+    }
+}

@@ -1,0 +1,10 @@
+//! The agent: the straight line from a source of objects to the maps.
+//!
+//! [`core`] takes changes in, plans and applies; it takes the time from its
+//! caller. [`run`] gives it a source, a datapath and a clock.
+
+pub mod core;
+pub mod fold;
+pub mod state;
+
+pub use self::core::{Core, Dataplane, Input, Setup, Shared};

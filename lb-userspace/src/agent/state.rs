@@ -1,0 +1,162 @@
+//! What the agent leaves for the command line in its state directory: names of
+//! services, and its status. The agent never reads it: the maps are its memory.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use lb_plan::model::ServicePortKey;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::fold::Standing;
+
+/// A place that objects come from and that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The place.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// How the agent is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its process, in its own PID namespace.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Name of the node.
+    pub node: String,
+    /// When it started.
+    pub started: String,
+    /// Whether the maps have been programmed from complete sources.
+    pub synced: bool,
+    /// The kinds of objects that have not been read completely.
+    pub waiting_for: Vec<String>,
+    /// When the maps were last brought up to date.
+    pub last_update: Option<String>,
+    /// Services that it knows of.
+    pub services: usize,
+    /// Writes that wait to be tried again.
+    pub pending_writes: usize,
+    /// Places that cannot be read.
+    pub troubles: Vec<Trouble>,
+    /// Problems of objects, the first of them.
+    pub problems: Vec<Standing>,
+    /// How many there are.
+    pub problem_count: usize,
+}
+
+const STATUS: &str = "status.json";
+const NAMES: &str = "names.json";
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+/// One name.
+#[derive(Serialize, Deserialize)]
+struct Name {
+    id: u32,
+    #[serde(flatten)]
+    port: ServicePortKey,
+}
+
+impl StateDir {
+    /// A directory, made when something is written.
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Writes the status.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_status(&self, status: &Status) -> io::Result<()> {
+        self.write(STATUS, status)
+    }
+
+    /// The status that the agent wrote last, and when; `None` if it never did.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_status(&self) -> io::Result<Option<Status>> {
+        self.read(STATUS)
+    }
+
+    /// Writes the names of services.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_names(&self, names: &BTreeMap<u32, ServicePortKey>) -> io::Result<()> {
+        let list = names.iter().map(|(id, port)| Name {
+            id: *id,
+            port: port.clone(),
+        });
+        self.write(NAMES, &list.collect::<Vec<_>>())
+    }
+
+    /// The names of services, as the agent wrote them last.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_names(&self) -> io::Result<BTreeMap<u32, ServicePortKey>> {
+        let list: Vec<Name> = self.read(NAMES)?.unwrap_or_default();
+        Ok(list.into_iter().map(|n| (n.id, n.port)).collect())
+    }
+
+    /// Replaces a file in one step, so that no reader sees half of it.
+    fn write(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        let new = self.0.join(format!(".{name}.{}", std::process::id()));
+        fs::write(&new, serde_json::to_vec(content)?)?;
+        fs::rename(&new, self.0.join(name)).inspect_err(|_| {
+            // What is left of a failed try is of no use; the error is the rename's.
+            let _ = fs::remove_file(&new);
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let path = self.0.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| io::Error::other(format!("{}: {e}", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_plan::model::{Protocol, ServiceKey};
+
+    #[test]
+    fn names_are_read_back_and_nothing_else_is_left() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let state = StateDir::new(&dir.path().join("state"));
+        assert_eq!(state.read_names().unwrap(), BTreeMap::new());
+        let port = ServicePortKey {
+            service: ServiceKey {
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
+            port: "http".into(),
+            protocol: Protocol::Udp,
+        };
+        let names = BTreeMap::from([(7, port)]);
+        state.write_names(&names).unwrap();
+        state.write_names(&names).unwrap();
+        assert_eq!(state.read_names().unwrap(), names);
+        let files: Vec<_> = fs::read_dir(dir.path().join("state")).unwrap().collect();
+        assert_eq!(files.len(), 1);
+        fs::write(dir.path().join("state/names.json"), "[{").unwrap();
+        let error = state.read_names().unwrap_err().to_string();
+        assert!(error.contains("names.json"), "{error}");
+    }
+}
