@@ -72,7 +72,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Run(args) => return lab::run(&args),
         Command::LabServe(args) => lab::serve(args)?,
         Command::LabClient => lab::work()?,
-        Command::Test(args) => test::run(&args)?,
+        Command::Test(args) => return test::run(&args),
         Command::Lint => lint::run()?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut std::io::stdout());

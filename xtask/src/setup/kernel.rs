@@ -120,7 +120,7 @@ fn privilege() -> Feature {
         );
     }
     let detail = format!(
-        "{} missing: loading programs and making network namespaces needs root; call it as \
+        "{} missing, and loading programs and making network namespaces needs them: call it as \
          `sudo -E env \"PATH=$PATH\" cargo xtask …`",
         missing.join(", ")
     );

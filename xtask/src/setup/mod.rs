@@ -38,6 +38,11 @@ impl Unfit {
     pub(crate) fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
+
+    /// The same, with what can be done without it.
+    pub(crate) fn or(self, instead: &str) -> Self {
+        Self(format!("{}; {instead}", self.0))
+    }
 }
 
 impl fmt::Display for Unfit {
