@@ -61,7 +61,7 @@ impl Be32 {
 /// An IPv6 address, or an IPv4 address in its mapped form `::ffff:a.b.c.d`
 /// (RFC 4291, section 2.5.5.2), as four words in network byte order.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord, Pod, Zeroable, Default)]
 pub struct Addr(pub [Be32; 4]);
 
 impl Addr {
@@ -86,6 +86,21 @@ impl Addr {
     /// The sixteen bytes in network order.
     pub fn octets(self) -> [u8; 16] {
         bytemuck::cast(self)
+    }
+}
+
+// By words: the derived comparison of an array calls `bcmp`, which on the BPF
+// target is a loop over bytes.
+impl PartialEq for Addr {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let differs = |i: usize| self.0[i].raw() ^ other.0[i].raw();
+        differs(0) | differs(1) | differs(2) | differs(3) == 0
+    }
+}
+impl core::hash::Hash for Addr {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

@@ -80,10 +80,10 @@ pub mod ct_flags {
     pub const HAIRPIN: u32 = 1 << 2;
     /// The client came in by an uplink.
     pub const EXTERNAL: u32 = 1 << 3;
-    /// A TCP SYN was seen in this direction.
-    pub const SYN: u32 = 1 << 8;
     /// A TCP FIN was seen in this direction.
-    pub const FIN: u32 = 1 << 9;
+    pub const FIN: u32 = 1 << 8;
+    /// A TCP SYN was seen in this direction.
+    pub const SYN: u32 = 1 << 9;
     /// A TCP RST was seen in this direction.
     pub const RST: u32 = 1 << 10;
     /// A packet other than the first SYN was seen in this direction.

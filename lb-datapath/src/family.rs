@@ -1,0 +1,141 @@
+//! The two IP families, as a type parameter.
+
+use bytemuck::Pod;
+use lb_common::{Addr, Be16, Be32, hash};
+
+use crate::{
+    csum::Sum,
+    nat,
+    packet::Packet,
+    parse::{self, Headers},
+    refuse,
+    tables::Hit,
+};
+
+/// An IP family: how wide its addresses are, and how they are hashed.
+pub trait Family: Copy + 'static {
+    /// An address as it lies in a packet.
+    type Addr: Copy + Eq + Pod;
+    /// Whether this is IPv6.
+    const V6: bool;
+
+    /// The address as maps hold it.
+    fn wide(addr: Self::Addr) -> Addr;
+    /// The address of a map's entry of this family.
+    fn narrow(addr: &Addr) -> Self::Addr;
+    /// Parses the IP header; `None` where there is none of this family.
+    fn parse<P: Packet>(p: &P) -> Option<Headers<Self::Addr>>;
+    /// Writes addresses, ports and TTL; `addrs` is the change of the addresses' sum.
+    #[must_use]
+    fn write<P: Packet>(
+        p: &mut P,
+        h: &Headers<Self::Addr>,
+        to: &Hit<Self::Addr>,
+        addrs: Sum,
+        ttl: u8,
+    ) -> Option<()>;
+    /// Exchanges source and destination address: no checksum changes.
+    #[must_use]
+    fn write_addrs<P: Packet>(p: &mut P, h: &Headers<Self::Addr>) -> Option<()> {
+        let at = crate::packet::ETH_LEN + if Self::V6 { 8 } else { 12 };
+        p.write(at, &h.tuple.dst)?;
+        p.write(at + size_of::<Self::Addr>() as u32, &h.tuple.src)
+    }
+    /// Makes the packet an answer to itself: an IP header back to its source,
+    /// before a payload of a protocol and so many bytes, which are left to write.
+    #[must_use]
+    fn answer<P: Packet>(p: &mut P, h: &Headers<Self::Addr>, payload: (u8, u32)) -> Option<()>;
+    /// Makes the packet an ICMP port unreachable to its source.
+    #[must_use]
+    fn unreachable<P: Packet>(p: &mut P, h: &Headers<Self::Addr>) -> Option<()>;
+    /// Hash of a flow, [`hash::flow4`] or [`hash::flow6`].
+    fn hash(src: Self::Addr, dst: Self::Addr, sport: Be16, dport: Be16, proto: u8) -> u32;
+}
+
+/// IPv4 (RFC 791).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct V4;
+
+/// IPv6 (RFC 8200).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = Be32;
+    const V6: bool = false;
+
+    #[inline(always)]
+    fn wide(addr: Be32) -> Addr {
+        Addr::v4(addr)
+    }
+    #[inline(always)]
+    fn narrow(addr: &Addr) -> Be32 {
+        addr.0[3]
+    }
+    #[inline(always)]
+    fn parse<P: Packet>(p: &P) -> Option<Headers<Be32>> {
+        parse::ipv4(p)
+    }
+    #[inline(always)]
+    fn write<P: Packet>(
+        p: &mut P,
+        h: &Headers<Be32>,
+        to: &Hit<Be32>,
+        addrs: Sum,
+        ttl: u8,
+    ) -> Option<()> {
+        nat::write4(p, h, to, addrs, ttl)
+    }
+    #[inline(always)]
+    fn answer<P: Packet>(p: &mut P, h: &Headers<Be32>, payload: (u8, u32)) -> Option<()> {
+        refuse::answer4(p, h, payload)
+    }
+    #[inline(always)]
+    fn unreachable<P: Packet>(p: &mut P, h: &Headers<Be32>) -> Option<()> {
+        refuse::unreachable4(p, h)
+    }
+    #[inline(always)]
+    fn hash(src: Be32, dst: Be32, sport: Be16, dport: Be16, proto: u8) -> u32 {
+        hash::flow4(src, dst, sport, dport, proto)
+    }
+}
+
+impl Family for V6 {
+    type Addr = Addr;
+    const V6: bool = true;
+
+    #[inline(always)]
+    fn wide(addr: Addr) -> Addr {
+        addr
+    }
+    #[inline(always)]
+    fn narrow(addr: &Addr) -> Addr {
+        *addr
+    }
+    #[inline(always)]
+    fn parse<P: Packet>(p: &P) -> Option<Headers<Addr>> {
+        parse::ipv6(p)
+    }
+    #[inline(always)]
+    fn write<P: Packet>(
+        p: &mut P,
+        h: &Headers<Addr>,
+        to: &Hit<Addr>,
+        _addrs: Sum,
+        ttl: u8,
+    ) -> Option<()> {
+        nat::write6(p, h, to, ttl)
+    }
+    #[inline(always)]
+    fn answer<P: Packet>(p: &mut P, h: &Headers<Addr>, payload: (u8, u32)) -> Option<()> {
+        refuse::answer6(p, h, payload)
+    }
+    #[inline(always)]
+    fn unreachable<P: Packet>(p: &mut P, h: &Headers<Addr>) -> Option<()> {
+        refuse::unreachable6(p, h)
+    }
+    #[inline(always)]
+    fn hash(src: Addr, dst: Addr, sport: Be16, dport: Be16, proto: u8) -> u32 {
+        hash::flow6(src, dst, sport, dport, proto)
+    }
+}

@@ -1,0 +1,311 @@
+//! New flows: choose a backend, find a source port, write both directions.
+
+use lb_common::{
+    CtEntry, CtKey, Frontend, FrontendKey, NodeConfig, Reason, backend_flags, ct_flags,
+    frontend_flags, limits, scope,
+};
+
+use crate::{
+    Hook,
+    env::{Env, Step},
+    family::Family,
+    parse::Headers,
+    select::{Client, select},
+    tables::{Hit, Insert, InsertError, Tables},
+};
+
+/// The first packet of a flow, and where it came in.
+pub struct First<'a, F: Family> {
+    /// Its headers.
+    pub headers: &'a Headers<F::Addr>,
+    /// Its hook.
+    pub hook: Hook,
+    /// Bytes of the frame.
+    pub bytes: u32,
+}
+
+/// Opens a flow to a backend of the packet's frontend, and says in `to` what to
+/// write into its packets.
+///
+/// # Errors
+/// The reason of the refusal or drop; [`Reason::NotOurs`] where the packet is the
+/// node's own.
+#[inline(always)]
+pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    first: &First<'_, F>,
+    to: &mut Hit<F::Addr>,
+) -> Result<(), Reason> {
+    choose(t, e, first, to)?;
+    if !E::DRY {
+        record(t, e, first, to)?;
+    }
+    Ok(())
+}
+
+/// Chooses the backend, and how the client's packets reach it.
+///
+/// A function of its own in the kernel, as [`record`], so that neither's values
+/// lie on the stack while the other runs: a program and what it calls share 512
+/// bytes.
+#[inline(never)]
+fn choose<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    first: &First<'_, F>,
+    to: &mut Hit<F::Addr>,
+) -> Result<(), Reason> {
+    let key = &first.headers.tuple;
+    let frontend = find::<F, T>(t, first.headers, first.hook.scope)?;
+    let client = F::wide(key.src);
+    if frontend.flags & frontend_flags::SOURCE_RANGES != 0
+        && !t.in_source_ranges(frontend.service, client)
+    {
+        return Err(Reason::SourceRange);
+    }
+    // With affinity the ports are left out, so that every node binds a client
+    // to the same backend.
+    let (sport, dport) = if frontend.affinity == 0 {
+        (key.sport, key.dport)
+    } else {
+        (lb_common::Be16::new(0), lb_common::Be16::new(0))
+    };
+    let client = Client {
+        addr: client,
+        hash: F::hash(key.src, key.dst, sport, dport, first.headers.proto()),
+        scope: first.hook.scope,
+    };
+    let (id, backend) = select(t, e, &frontend, &client)?;
+    *to = Hit {
+        src: key.src,
+        dst: F::narrow(&backend.addr),
+        sport: key.sport,
+        dport: backend.port,
+        flags: 0,
+        backend: id,
+        service: frontend.service,
+    };
+    let external = first.hook.scope == scope::EXTERNAL;
+    if external {
+        to.flags |= ct_flags::EXTERNAL;
+        if backend.flags & backend_flags::LOCAL == 0
+            && frontend.flags & frontend_flags::NO_SNAT == 0
+        {
+            to.flags |= ct_flags::SNAT;
+        }
+    } else if to.dst == key.src {
+        to.flags |= ct_flags::SNAT | ct_flags::HAIRPIN;
+    }
+    Ok(())
+}
+
+/// The address that SNAT writes.
+#[inline(always)]
+fn node_addr<F: Family>(node: &NodeConfig) -> Result<F::Addr, Reason> {
+    let addr = if F::V6 { node.snat6 } else { node.snat4 };
+    if addr == lb_common::Addr::UNSPECIFIED {
+        return Err(Reason::NoNodeAddress);
+    }
+    Ok(F::narrow(&addr))
+}
+
+/// Writes both directions of a flow. The reply's comes first: its key must be
+/// unique, or replies of two flows could not be told apart.
+#[inline(never)]
+fn record<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    first: &First<'_, F>,
+    to: &mut Hit<F::Addr>,
+) -> Result<(), Reason> {
+    let now = e.now();
+    let key = &first.headers.tuple;
+    // LLVM would make calls of `memset` from constant zeros: a loop over bytes.
+    let zero = core::hint::black_box(0u32);
+    t.with_entry(|entry| {
+        *entry = CtEntry {
+            packets: u64::from(zero),
+            bytes: u64::from(zero),
+            src: key.dst,
+            dst: key.src,
+            sport: key.dport,
+            dport: key.sport,
+            flags: to.flags | ct_flags::REPLY,
+            backend: to.backend,
+            service: to.service,
+            created: now,
+            last_seen: now,
+            reserved: [zero; 4],
+        };
+        find_port(t, e, to, entry, key)?;
+        entry.packets = 1;
+        entry.bytes = u64::from(first.bytes);
+        entry.src = to.src;
+        entry.dst = to.dst;
+        entry.sport = to.sport;
+        entry.dport = to.dport;
+        entry.flags = to.flags | first.headers.flags;
+        t.ct_insert(key, entry, Insert::Any)
+            .map_err(|_| Reason::ConntrackFull)
+    })
+    .unwrap_or(Err(Reason::WriteFailed))
+}
+
+/// The tuple of a flow's replies.
+#[inline(always)]
+fn reply_key<A: Copy>(to: &Hit<A>, proto: u32) -> CtKey<A> {
+    CtKey {
+        src: to.dst,
+        dst: to.src,
+        sport: to.dport,
+        dport: to.sport,
+        proto,
+    }
+}
+
+/// Writes the reply's direction under a port that no other flow has. A client
+/// that keeps its address keeps its port too, unless another flow of its own, by
+/// another frontend, has the same tuple already; else ports of the node's range
+/// are tried.
+#[inline(always)]
+fn find_port<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    to: &mut Hit<F::Addr>,
+    reply: &CtEntry<F::Addr>,
+    client: &CtKey<F::Addr>,
+) -> Result<(), Reason> {
+    let node = t.node().ok_or(Reason::NoNodeAddress)?;
+    let snat = to.flags & ct_flags::SNAT != 0;
+    let min = u32::from(node.snat_port_min);
+    let span = u32::from(node.snat_port_max).wrapping_sub(min) + 1;
+    let mut at = u32::from(client.sport.get());
+    if snat {
+        to.src = node_addr::<F>(&node)?;
+        let hash = F::hash(
+            client.src,
+            client.dst,
+            client.sport,
+            client.dport,
+            client.proto as u8,
+        );
+        at = lb_common::hash::slot(hash, span);
+        to.sport = lb_common::Be16::new((min + at) as u16);
+    }
+    let mut key = reply_key(to, client.proto);
+    if !(snat && e.socket_owns(&key)) && claim::<F, T>(t, &mut key, to, reply)? {
+        return Ok(());
+    }
+    for _ in 1..limits::SNAT_TRIES {
+        at = (at + STRIDE) % span.max(1);
+        to.sport = lb_common::Be16::new((min + at) as u16);
+        key.dport = to.sport;
+        if snat && e.socket_owns(&key) {
+            continue;
+        }
+        match t.ct_insert(&key, reply, Insert::New) {
+            Ok(()) => {
+                e.step(Step::Snat(to.sport.get()));
+                return Ok(());
+            }
+            Err(InsertError::Full) => return Err(Reason::ConntrackFull),
+            Err(InsertError::Exists) => {}
+        }
+    }
+    Err(Reason::SnatExhausted)
+}
+
+/// Distance of one try from the next: a prime, so that tries do not cluster.
+const STRIDE: u32 = 7919;
+
+/// Writes the reply's direction. False where another live flow has its key. The
+/// same flow may have it, whose other half is gone, or a flow that is over.
+#[inline(always)]
+fn claim<F: Family, T: Tables<F>>(
+    t: &T,
+    key: &mut CtKey<F::Addr>,
+    to: &Hit<F::Addr>,
+    reply: &CtEntry<F::Addr>,
+) -> Result<bool, Reason> {
+    match t.ct_insert(key, reply, Insert::New) {
+        Ok(()) => return Ok(true),
+        Err(InsertError::Full) => return Err(Reason::ConntrackFull),
+        Err(InsertError::Exists) => {}
+    }
+    let Some(found) = t.ct_peek(key) else {
+        return Ok(false);
+    };
+    let same = found.src == reply.src
+        && found.dst == reply.dst
+        && found.sport == reply.sport
+        && found.dport == reply.dport;
+    if !same && !is_over::<F, T>(t, key, to, &found) {
+        return Ok(false);
+    }
+    t.ct_insert(key, reply, Insert::Any)
+        .map(|()| true)
+        .map_err(|_| Reason::ConntrackFull)
+}
+
+/// Whether the flow of an entry is over: reset, or finished in both directions.
+/// The key is used for its other half and put back: there is no stack for two.
+#[inline(always)]
+fn is_over<F: Family, T: Tables<F>>(
+    t: &T,
+    key: &mut CtKey<F::Addr>,
+    to: &Hit<F::Addr>,
+    found: &Hit<F::Addr>,
+) -> bool {
+    if found.flags & ct_flags::RST != 0 {
+        return true;
+    }
+    (key.src, key.dst, key.sport, key.dport) = (found.dst, found.src, found.dport, found.sport);
+    let over = match t.ct_peek(key) {
+        Some(peer) => {
+            peer.flags & ct_flags::RST != 0 || peer.flags & found.flags & ct_flags::FIN != 0
+        }
+        // Its other half has been collected: it is nobody's any more.
+        None => true,
+    };
+    *key = reply_key(to, key.proto);
+    over
+}
+
+/// The frontend of a packet.
+///
+/// # Errors
+/// [`Reason::UnknownPort`] where its destination is a vip without that port, and
+/// [`Reason::NotOurs`] where it is none, or the node's own address.
+#[inline(always)]
+fn find<F: Family, T: Tables<F>>(
+    t: &T,
+    h: &Headers<F::Addr>,
+    scope: u8,
+) -> Result<Frontend, Reason> {
+    let key = FrontendKey {
+        addr: F::wide(h.tuple.dst),
+        port: h.tuple.dport,
+        proto: h.proto(),
+        scope,
+    };
+    match t.frontend(&key) {
+        Some(frontend) => Ok(frontend),
+        None if is_vip_only::<F, T>(t, h, scope) => Err(Reason::UnknownPort),
+        None => Err(Reason::NotOurs),
+    }
+}
+
+/// Whether a packet's destination is a vip, and not an address of the node
+/// besides: what the vip does not serve goes nowhere.
+#[inline(always)]
+pub(crate) fn is_vip_only<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>, scope: u8) -> bool {
+    let key = FrontendKey {
+        addr: F::wide(h.tuple.dst),
+        port: lb_common::Be16::new(0),
+        proto: 0,
+        scope,
+    };
+    t.frontend(&key)
+        .is_some_and(|vip| vip.flags & frontend_flags::NODE_ADDR == 0)
+}

@@ -1,0 +1,262 @@
+//! Packets from a client: towards a backend, or back to a client that was
+//! hidden behind the node's address.
+
+use lb_common::{Reason, ct_flags, hash, proto};
+
+use crate::{
+    Hook, Outcome, Verdict,
+    env::{Env, Way},
+    family::Family,
+    flow::{self, First},
+    nat,
+    packet::Packet,
+    parse::{self, Headers},
+    refuse,
+    select::filtered,
+    tables::{Account, Hit, Tables, Touch},
+};
+
+/// The ingress pipeline.
+#[inline(always)]
+pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
+    let Some(mut h) = F::parse(p) else {
+        return Outcome::pass(Reason::NotOurs);
+    };
+    if !filtered(
+        t,
+        hash::filter_kind::VIP,
+        F::wide(h.tuple.dst),
+        lb_common::Be16::new(0),
+        0,
+    ) {
+        return Outcome::pass(Reason::NotOurs);
+    }
+    let outcome = to_vip(p, t, e, &mut h);
+    if outcome.counted() && !E::DRY {
+        t.count(outcome.reason, p.len());
+    }
+    outcome
+}
+
+/// A packet whose destination is, by the filter, a vip.
+#[inline(always)]
+fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &mut P,
+    t: &T,
+    e: &E,
+    h: &mut Headers<F::Addr>,
+) -> Outcome {
+    if !h.has_ports() {
+        return portless(p, t, e.hook(), h);
+    }
+    if parse::ports(p, h).is_none() {
+        return truncated::<F, T>(t, e.hook(), h);
+    }
+    // The wide addresses are in memory, as the key of lookups: without this they
+    // would be kept in spill slots besides.
+    let h: &Headers<F::Addr> = if F::V6 { core::hint::black_box(h) } else { h };
+    let mut hit = Hit::none();
+    let known = if F::V6 {
+        known_apart::<F, P, T, E>(p, t, e, h, &mut hit)
+    } else {
+        known::<F, P, T, E>(p, t, e, h, &mut hit)
+    };
+    let reason = if known {
+        match hit.flags & (ct_flags::REPLY | ct_flags::SNAT) {
+            // Replies to a client whose address was kept are translated on egress.
+            ct_flags::REPLY => return Outcome::pass(Reason::NotOurs),
+            0 | ct_flags::SNAT => Reason::Established,
+            _ => Reason::Reply,
+        }
+    } else {
+        let first = First {
+            headers: h,
+            hook: e.hook(),
+            bytes: p.len(),
+        };
+        match flow::open(t, e, &first, &mut hit) {
+            Ok(()) => Reason::NewFlow,
+            Err(Reason::NotOurs) => return Outcome::pass(Reason::NotOurs),
+            Err(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {
+                return refuse::refuse::<F, P>(p, h, reason);
+            }
+            Err(reason) => return Outcome::drop(reason),
+        }
+    };
+    if !E::DRY {
+        t.account(&Account {
+            service: hit.service,
+            backend: hit.backend,
+            packets: 1,
+            bytes: p.len(),
+            connections: u32::from(reason == Reason::NewFlow),
+        });
+    }
+    forward::<F, P, E>(p, e, h, &hit, reason)
+}
+
+/// [`known`] with a stack frame of its own, which the wide addresses need: a
+/// program and what it calls share 512 bytes.
+#[inline(never)]
+fn known_apart<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &P,
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+    hit: &mut Hit<F::Addr>,
+) -> bool {
+    known::<F, P, T, E>(p, t, e, h, hit)
+}
+
+/// Whether conntrack knows the packet; not where it opens a new flow under the
+/// tuple of one that is over.
+#[inline(always)]
+fn known<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &P,
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+    hit: &mut Hit<F::Addr>,
+) -> bool {
+    if !may_be_known::<F, T>(t, h) {
+        return false;
+    }
+    let Some(found) = lookup::<F, P, T, E>(p, t, e, h) else {
+        return false;
+    };
+    *hit = found;
+    let over = found.flags & (ct_flags::FIN | ct_flags::RST) != 0;
+    !(h.opens && over)
+}
+
+/// Whether conntrack can know the packet: its destination is a frontend, or a
+/// port of the range that SNAT uses.
+#[inline(always)]
+fn may_be_known<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>) -> bool {
+    let dst = F::wide(h.tuple.dst);
+    if filtered(
+        t,
+        hash::filter_kind::FRONTEND,
+        dst,
+        h.tuple.dport,
+        h.proto(),
+    ) {
+        return true;
+    }
+    match t.node() {
+        Some(node) => {
+            let port = h.tuple.dport.get();
+            node.snat_port_min <= port && port <= node.snat_port_max
+        }
+        None => false,
+    }
+}
+
+#[inline(always)]
+fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &P,
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+) -> Option<Hit<F::Addr>> {
+    if E::DRY {
+        return t.ct_peek(&h.tuple);
+    }
+    let touch = Touch {
+        now: e.now(),
+        bytes: p.len(),
+        flags: h.flags,
+    };
+    t.ct_hit(&h.tuple, &touch)
+}
+
+/// Translates a packet and sends it on.
+#[inline(always)]
+fn forward<F: Family, P: Packet, E: Env<F>>(
+    p: &mut P,
+    e: &E,
+    h: &Headers<F::Addr>,
+    hit: &Hit<F::Addr>,
+    reason: Reason,
+) -> Outcome {
+    let failed = Outcome::drop(Reason::WriteFailed);
+    if hit.flags & (ct_flags::SNAT | ct_flags::HAIRPIN) == ct_flags::SNAT {
+        return leave(p, e, h, hit, reason);
+    }
+    if nat::apply::<F, P>(p, h, hit, false).is_none() {
+        return failed;
+    }
+    if hit.flags & ct_flags::HAIRPIN == 0 {
+        return Outcome::pass(reason);
+    }
+    match nat::swap_link_addrs(p) {
+        Some(()) => Outcome::new(Verdict::TurnAround, reason),
+        None => failed,
+    }
+}
+
+/// Sends a packet out by the FIB. Source and destination change: the stack would
+/// take it for a martian (docs/adr/0004-snat-leaves-by-the-fib.md).
+#[inline(always)]
+fn leave<F: Family, P: Packet, E: Env<F>>(
+    p: &mut P,
+    e: &E,
+    h: &Headers<F::Addr>,
+    hit: &Hit<F::Addr>,
+    reason: Reason,
+) -> Outcome {
+    if h.ttl <= 1 {
+        return Outcome::drop(Reason::TtlExceeded);
+    }
+    let route = e.route(h.tuple.proto, hit, h.len);
+    let verdict = match route.way {
+        Way::None => return Outcome::drop(route.reason),
+        // The packet is as it was, for another hook to send.
+        Way::Unresolved if !e.hook().can_resolve => return Outcome::pass(Reason::NoNeighbour),
+        Way::Unresolved => Verdict::RedirectNeigh,
+        Way::Hop => Verdict::Redirect,
+    };
+    let mut written = nat::apply::<F, P>(p, h, hit, true);
+    if verdict == Verdict::Redirect {
+        written = written.and_then(|()| nat::set_link_addrs(p, route.dst, route.src));
+    }
+    match written {
+        Some(()) => Outcome {
+            verdict,
+            reason,
+            ifindex: route.ifindex,
+        },
+        None => Outcome::drop(Reason::WriteFailed),
+    }
+}
+
+/// A packet to a vip without TCP or UDP header: pings are answered; later
+/// fragments and other protocols are dropped, unless the vip is the node's.
+#[inline(always)]
+fn portless<F: Family, P: Packet, T: Tables<F>>(
+    p: &mut P,
+    t: &T,
+    hook: Hook,
+    h: &Headers<F::Addr>,
+) -> Outcome {
+    if !flow::is_vip_only::<F, T>(t, h, hook.scope) {
+        return Outcome::pass(Reason::NotOurs);
+    }
+    if h.later_fragment {
+        return Outcome::drop(Reason::Fragment);
+    }
+    if h.proto() == if F::V6 { proto::ICMPV6 } else { proto::ICMP } {
+        return refuse::echo::<F, P>(p, h);
+    }
+    Outcome::drop(Reason::UnknownPort)
+}
+
+/// A packet that ends before its ports do.
+#[inline(always)]
+fn truncated<F: Family, T: Tables<F>>(t: &T, hook: Hook, h: &Headers<F::Addr>) -> Outcome {
+    if flow::is_vip_only::<F, T>(t, h, hook.scope) {
+        Outcome::drop(Reason::Malformed)
+    } else {
+        Outcome::pass(Reason::NotOurs)
+    }
+}

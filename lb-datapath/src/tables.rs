@@ -1,0 +1,152 @@
+//! The maps, as the datapath asks them.
+
+use lb_common::{
+    Affinity, AffinityKey, Backend, CtEntry, CtKey, Frontend, FrontendKey, NodeConfig, Reason,
+    SockNat, SockNatKey,
+};
+
+use crate::family::Family;
+
+/// Whether an insertion may replace what is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Insert {
+    /// Only where there is nothing.
+    New,
+    /// In any case.
+    Any,
+}
+
+/// Why an insertion failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    /// There is an entry already.
+    Exists,
+    /// The map is full, or the kernel had no memory.
+    Full,
+}
+
+/// What a packet leaves behind in the conntrack entry that it hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touch {
+    /// Now, in ticks.
+    pub now: u32,
+    /// Bytes of the frame.
+    pub bytes: u32,
+    /// [`lb_common::ct_flags`] to add.
+    pub flags: u32,
+}
+
+/// What an established packet needs of its conntrack entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hit<A> {
+    /// Source address to write.
+    pub src: A,
+    /// Destination address to write.
+    pub dst: A,
+    /// Source port to write.
+    pub sport: lb_common::Be16,
+    /// Destination port to write.
+    pub dport: lb_common::Be16,
+    /// [`lb_common::ct_flags`] as they were before this packet.
+    pub flags: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// Service id.
+    pub service: u32,
+}
+
+impl<A: Copy + bytemuck::Zeroable> Hit<A> {
+    /// Room for one.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self {
+            src: A::zeroed(),
+            dst: A::zeroed(),
+            sport: lb_common::Be16::new(0),
+            dport: lb_common::Be16::new(0),
+            flags: 0,
+            backend: 0,
+            service: 0,
+        }
+    }
+}
+
+impl<A: Copy> Hit<A> {
+    /// What a packet needs of an entry.
+    #[inline(always)]
+    pub fn of(entry: &CtEntry<A>) -> Self {
+        Self {
+            src: entry.src,
+            dst: entry.dst,
+            sport: entry.sport,
+            dport: entry.dport,
+            flags: entry.flags,
+            backend: entry.backend,
+            service: entry.service,
+        }
+    }
+}
+
+/// Which counters a flow or packet adds to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// Service id.
+    pub service: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// Packets.
+    pub packets: u32,
+    /// Bytes.
+    pub bytes: u32,
+    /// New flows.
+    pub connections: u32,
+}
+
+/// The agent's maps, and the counters.
+pub trait Maps {
+    /// A word of the filter.
+    fn filter(&self, word: u32) -> u64;
+    /// A frontend.
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
+    /// A slot of a maglev table.
+    fn slot(&self, index: u32) -> Option<u32>;
+    /// A backend; its flags are 0 where there is none.
+    fn backend(&self, id: u32) -> Option<Backend>;
+    /// Whether a client is within a service's source ranges.
+    fn in_source_ranges(&self, service: u32, client: lb_common::Addr) -> bool;
+    /// The node, as far as it is configured.
+    fn node(&self) -> Option<NodeConfig>;
+    /// The backend that a client is bound to.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Binds a client to a backend.
+    fn set_affinity(&self, key: &AffinityKey, value: &Affinity);
+    /// The frontend that a socket believes to talk to.
+    fn sock_nat(&self, key: &SockNatKey) -> Option<SockNat>;
+    /// Remembers the frontend that a socket believes to talk to.
+    fn set_sock_nat(&self, key: &SockNatKey, value: &SockNat);
+    /// Counts a packet by its reason.
+    fn count(&self, reason: Reason, bytes: u32);
+    /// Counts by service and by backend.
+    fn account(&self, account: &Account);
+}
+
+/// All maps, with the conntrack of one family.
+pub trait Tables<F: Family>: Maps {
+    /// Finds a flow's direction and leaves the packet's traces in it.
+    fn ct_hit(&self, key: &CtKey<F::Addr>, touch: &Touch) -> Option<Hit<F::Addr>>;
+    /// Finds a flow's direction and leaves it as it is.
+    fn ct_peek(&self, key: &CtKey<F::Addr>) -> Option<Hit<F::Addr>>;
+    /// Lends room for an entry of unknown content: in IPv6 there is too little
+    /// stack for it. `None` where the kernel has none.
+    fn with_entry<R>(&self, write: impl FnOnce(&mut CtEntry<F::Addr>) -> R) -> Option<R>;
+    /// Writes a flow's direction.
+    ///
+    /// # Errors
+    /// [`InsertError`]; with [`Insert::Any`] never [`InsertError::Exists`].
+    fn ct_insert(
+        &self,
+        key: &CtKey<F::Addr>,
+        entry: &CtEntry<F::Addr>,
+        how: Insert,
+    ) -> Result<(), InsertError>;
+}

@@ -1,0 +1,156 @@
+//! What the pipeline asks of the kernel besides its maps.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
+    helpers::generated::{
+        bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_lookup_udp, bpf_sk_release,
+        bpf_skc_lookup_tcp,
+    },
+};
+use lb_common::{Addr, Be16, Be32, CtKey, Reason, conntrack::TICK_SHIFT, proto};
+use lb_datapath::{Env, Family, Hook, Route, Run, Step, Way, tables::Hit};
+
+/// A live packet's environment.
+pub(crate) struct Live {
+    /// The program's context: `xdp_md` or `__sk_buff`.
+    pub(crate) ctx: *mut c_void,
+    /// The device by which the packet came.
+    pub(crate) ifindex: u32,
+    /// The hook.
+    pub(crate) hook: Hook,
+}
+
+/// The clock's reading, in ticks. The coarse clock (Linux 5.11) is exact to a
+/// jiffy and costs a third of the fine one.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: the helper has no arguments and cannot fail.
+    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+}
+
+impl Run for Live {
+    const DRY: bool = false;
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        now()
+    }
+    #[inline(always)]
+    fn step(&self, _: Step) {}
+}
+
+/// `struct bpf_fib_lookup` of the kernel's `uapi/linux/bpf.h`, its unions as
+/// the widest member.
+#[repr(C)]
+struct FibParams {
+    family: u8,
+    l4_protocol: u8,
+    sport: Be16,
+    dport: Be16,
+    tot_len: u16,
+    ifindex: u32,
+    tos_flowinfo: u32,
+    src: [Be32; 4],
+    dst: [Be32; 4],
+    vlan: u32,
+    smac: [u16; 3],
+    dmac: [u16; 3],
+}
+const _: () = assert!(size_of::<FibParams>() == 64);
+
+/// An address as the kernel's unions hold it: four words, or the first of them.
+trait Words: Copy {
+    const FAMILY: u8;
+    fn words(self) -> [Be32; 4];
+}
+impl Words for Be32 {
+    const FAMILY: u8 = 2;
+    #[inline(always)]
+    fn words(self) -> [Be32; 4] {
+        [self, Be32::new(0), Be32::new(0), Be32::new(0)]
+    }
+}
+impl Words for Addr {
+    const FAMILY: u8 = 10;
+    #[inline(always)]
+    fn words(self) -> [Be32; 4] {
+        self.0
+    }
+}
+
+impl<F: Family> Env<F> for Live
+where
+    F::Addr: Words,
+{
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+    #[inline(always)]
+    fn socket_owns(&self, tuple: &CtKey<F::Addr>) -> bool {
+        /// `BPF_F_CURRENT_NETNS`.
+        const CURRENT_NETNS: u64 = -1i32 as u32 as u64;
+        // `struct bpf_sock_tuple` is our key without its protocol; its size
+        // tells the family.
+        let size = core::mem::offset_of!(CtKey<F::Addr>, proto) as u32;
+        // SAFETY: the helpers only read the tuple, and its size is what they
+        // expect of its family; a socket that is found is released.
+        unsafe {
+            let t = core::ptr::from_ref(tuple).cast_mut().cast();
+            let found = if tuple.proto == u32::from(proto::TCP) {
+                bpf_skc_lookup_tcp(self.ctx, t, size, CURRENT_NETNS, 0)
+            } else {
+                bpf_sk_lookup_udp(self.ctx, t, size, CURRENT_NETNS, 0)
+            };
+            if found.is_null() {
+                return false;
+            }
+            bpf_sk_release(found.cast());
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn route(&self, proto: u32, to: &Hit<F::Addr>, len: u32) -> Route {
+        fib(self, proto, to, len)
+    }
+}
+
+/// Asks the FIB. A function of its own, for its 64 bytes of parameters.
+#[inline(never)]
+fn fib<A: Words>(env: &Live, proto: u32, to: &Hit<A>, len: u32) -> Route {
+    let mut params = FibParams {
+        family: A::FAMILY,
+        l4_protocol: proto as u8,
+        sport: to.sport,
+        dport: to.dport,
+        tot_len: len as u16,
+        ifindex: env.ifindex,
+        tos_flowinfo: 0,
+        src: to.src.words(),
+        dst: to.dst.words(),
+        vlan: 0,
+        smac: [0; 3],
+        dmac: [0; 3],
+    };
+    // SAFETY: the parameters live on this stack, and are of the size given.
+    let ret = unsafe {
+        let p = (&raw mut params).cast();
+        bpf_fib_lookup(env.ctx, p, size_of::<FibParams>() as i32, 0)
+    };
+    let (way, reason) = match ret as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS => (Way::Hop, Reason::NoRoute),
+        BPF_FIB_LKUP_RET_NO_NEIGH => (Way::Unresolved, Reason::NoRoute),
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => (Way::None, Reason::TooBig),
+        _ => (Way::None, Reason::NoRoute),
+    };
+    Route {
+        way,
+        reason,
+        ifindex: params.ifindex,
+        dst: params.dmac,
+        src: params.smac,
+    }
+}

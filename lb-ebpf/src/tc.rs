@@ -1,0 +1,246 @@
+//! TC on every device that faces a client.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
+    macros::classifier,
+    programs::TcContext,
+};
+use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
+use lb_common::Be16;
+use lb_datapath::{
+    Hook, Outcome, Packet, Verdict,
+    csum::Sum,
+    egress::egress,
+    family::{Family, V4, V6},
+    ingress::ingress,
+    packet::ethertype,
+};
+
+use crate::{
+    bytes::{self, MAX_OFF},
+    env::Live,
+    maps::KernelMaps,
+};
+
+/// An skb. It is written by helpers only: a program that wrote to the packet
+/// directly would make the kernel copy the head of every cloned skb, that is of
+/// every TCP segment that a local socket sends, ours or not.
+pub(crate) struct TcPacket<F> {
+    ctx: *mut __sk_buff,
+    family: PhantomData<F>,
+}
+
+impl<F> TcPacket<F> {
+    #[inline(always)]
+    fn at<T>(&self, off: u32) -> Option<usize> {
+        // Volatile: see `xdp::bounds`.
+        // SAFETY: the kernel hands every TC program a valid context.
+        let (data, end) = unsafe {
+            (
+                (&raw const (*self.ctx).data).read_volatile() as usize,
+                (&raw const (*self.ctx).data_end).read_volatile() as usize,
+            )
+        };
+        let at = data + (off & MAX_OFF) as usize;
+        (at + size_of::<T>() <= end).then_some(at)
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, off: u32, delta: u32, flags: u32) -> Option<()> {
+        let flags = u64::from(flags);
+        // SAFETY: the context is valid; the helper checks the offset.
+        (unsafe { bpf_l4_csum_replace(self.ctx, off, 0, u64::from(delta), flags) } == 0)
+            .then_some(())
+    }
+}
+
+impl<F: Family> Packet for TcPacket<F> {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as in `at`.
+        unsafe { (*self.ctx).len }
+    }
+    #[inline(always)]
+    fn read<T: CheckedBitPattern + Pod>(&self, off: u32) -> Option<T> {
+        // SAFETY: the bounds were checked, here and by the verifier.
+        self.at::<T>(off).map(|p| unsafe { bytes::load(p) })
+    }
+    #[inline(always)]
+    fn write<T: NoUninit>(&mut self, off: u32, value: &T) -> Option<()> {
+        let from = core::ptr::from_ref(value).cast();
+        // SAFETY: the value is as long as is said; the helper checks the offset.
+        (unsafe { bpf_skb_store_bytes(self.ctx, off, from, size_of::<T>() as u32, 0) } == 0)
+            .then_some(())
+    }
+    #[inline(always)]
+    fn fix_l4_csum(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
+        let mangled = if udp { BPF_F_MARK_MANGLED_0 } else { 0 };
+        let addrs = addrs.fold32();
+        self.replace(off, addrs, BPF_F_PSEUDO_HDR | mangled)?;
+        if F::V6 {
+            // With CHECKSUM_COMPLETE the helper takes the difference out of the
+            // packet's sum, as if an IPv4 header checksum had made up for the
+            // addresses; IPv6 has none. The flag that says so is of Linux 6.16;
+            // this undoes it everywhere, and fails where there is no such sum.
+            // SAFETY: the context is valid.
+            let _ = unsafe { bpf_csum_update(self.ctx, addrs) };
+        }
+        let ports = ports.fold32();
+        // 0 and !0 are both zero in one's complement: the ports stay.
+        if ports != 0 && ports != u32::MAX {
+            self.replace(off, ports, mangled)?;
+        }
+        Some(())
+    }
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the context is valid; the helper refuses what does not fit.
+        (unsafe { bpf_skb_change_tail(self.ctx, len, 0) } == 0).then_some(())
+    }
+}
+
+/// From a pod.
+#[classifier]
+fn lb_pod_ingress(ctx: TcContext) -> i32 {
+    by_family(ctx.skb.skb, pod4, pod6)
+}
+
+/// From the network.
+#[classifier]
+fn lb_up_ingress(ctx: TcContext) -> i32 {
+    by_family(ctx.skb.skb, up4, up6)
+}
+
+/// To a pod.
+#[classifier]
+fn lb_pod_egress(ctx: TcContext) -> i32 {
+    by_family(ctx.skb.skb, reply4, reply6)
+}
+
+/// To the network.
+#[classifier]
+fn lb_up_egress(ctx: TcContext) -> i32 {
+    by_family(ctx.skb.skb, reply4, reply6)
+}
+
+/// Bytes from the start of the frame within which every header lies that the
+/// pipeline reads without options: Ethernet, IPv6, TCP.
+const HEADERS: u32 = 14 + 40 + 20;
+
+#[inline(always)]
+fn by_family(
+    ctx: *mut __sk_buff,
+    v4: impl FnOnce(*mut __sk_buff) -> i32,
+    v6: impl FnOnce(*mut __sk_buff) -> i32,
+) -> i32 {
+    // SAFETY: the context is valid.
+    let (linear, len, protocol) = unsafe {
+        let data = (&raw const (*ctx).data).read_volatile() as usize;
+        let end = (&raw const (*ctx).data_end).read_volatile() as usize;
+        ((end - data) as u32, (*ctx).len, (*ctx).protocol)
+    };
+    if linear < HEADERS && linear < len {
+        // Headers may lie in page fragments, out of direct reach. Where there
+        // is no memory to move them, the reads below fail and the packet passes.
+        // SAFETY: the context is valid.
+        let _ = unsafe { bpf_skb_pull_data(ctx, len.min(512)) };
+    }
+    match Be16::from_raw(protocol as u16) {
+        ethertype::IPV4 => v4(ctx),
+        ethertype::IPV6 => v6(ctx),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+// One family has a stack frame of its own: together they would not fit.
+
+#[inline(never)]
+fn pod4(ctx: *mut __sk_buff) -> i32 {
+    forward::<V4>(ctx, Hook::POD)
+}
+#[inline(never)]
+fn pod6(ctx: *mut __sk_buff) -> i32 {
+    forward::<V6>(ctx, Hook::POD)
+}
+#[inline(never)]
+fn up4(ctx: *mut __sk_buff) -> i32 {
+    forward::<V4>(ctx, Hook::UPLINK)
+}
+#[inline(never)]
+fn up6(ctx: *mut __sk_buff) -> i32 {
+    forward::<V6>(ctx, Hook::UPLINK)
+}
+#[inline(never)]
+fn reply4(ctx: *mut __sk_buff) -> i32 {
+    backward::<V4>(ctx)
+}
+#[inline(never)]
+fn reply6(ctx: *mut __sk_buff) -> i32 {
+    backward::<V6>(ctx)
+}
+
+#[inline(always)]
+fn env(ctx: *mut __sk_buff, hook: Hook) -> Live {
+    Live {
+        ctx: ctx.cast(),
+        // SAFETY: the context is valid.
+        ifindex: unsafe { (*ctx).ifindex },
+        hook,
+    }
+}
+
+#[inline(always)]
+fn forward<F: Family>(ctx: *mut __sk_buff, hook: Hook) -> i32
+where
+    KernelMaps: lb_datapath::Tables<F>,
+    Live: lb_datapath::Env<F>,
+{
+    // See `xdp::run`.
+    let ctx = core::hint::black_box(ctx);
+    let env = env(ctx, hook);
+    let mut p = TcPacket::<F> {
+        ctx,
+        family: PhantomData,
+    };
+    let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
+    act(outcome, env.ifindex)
+}
+
+#[inline(always)]
+fn backward<F: Family>(ctx: *mut __sk_buff) -> i32
+where
+    KernelMaps: lb_datapath::Tables<F>,
+    Live: lb_datapath::Env<F>,
+{
+    let ctx = core::hint::black_box(ctx);
+    let env = env(ctx, Hook::POD);
+    let mut p = TcPacket::<F> {
+        ctx,
+        family: PhantomData,
+    };
+    let outcome = egress::<F, _, _, _>(&mut p, &KernelMaps, &env);
+    act(outcome, env.ifindex)
+}
+
+#[inline(always)]
+fn act(outcome: Outcome, ifindex: u32) -> i32 {
+    match outcome.verdict {
+        // On to whatever program comes next, and to the stack.
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+        // SAFETY: the helpers only record where to send the skb.
+        Verdict::TurnAround => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        // SAFETY: as above.
+        Verdict::Redirect => unsafe { bpf_redirect(outcome.ifindex, 0) as i32 },
+        // SAFETY: as above.
+        Verdict::RedirectNeigh => unsafe {
+            bpf_redirect_neigh(outcome.ifindex, core::ptr::null_mut(), 0, 0) as i32
+        },
+    }
+}

@@ -1,0 +1,145 @@
+//! XDP on uplinks.
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail},
+    macros::xdp,
+    programs::XdpContext,
+};
+use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
+use lb_common::Be16;
+use lb_datapath::{
+    Hook, Packet, Verdict,
+    csum::Sum,
+    family::{Family, V4, V6},
+    ingress::ingress,
+    packet::{ethertype, fix_complete_csum},
+};
+
+use crate::{
+    bytes::{self, MAX_OFF},
+    env::Live,
+    maps::KernelMaps,
+};
+
+/// An XDP frame.
+pub(crate) struct XdpPacket {
+    ctx: *mut xdp_md,
+    len: u32,
+}
+
+/// Start and end of the frame. Volatile, because LLVM takes them for numbers of
+/// 32 bits, which they are for the compiler only: a register that holds one must
+/// be spilled whole.
+#[inline(always)]
+fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
+    // SAFETY: the kernel hands every XDP program a valid context.
+    unsafe {
+        (
+            (&raw const (*ctx).data).read_volatile() as usize,
+            (&raw const (*ctx).data_end).read_volatile() as usize,
+        )
+    }
+}
+
+impl XdpPacket {
+    #[inline(always)]
+    fn new(ctx: *mut xdp_md) -> Self {
+        let (data, end) = bounds(ctx);
+        Self {
+            ctx,
+            len: (end - data) as u32,
+        }
+    }
+
+    /// The place of a value, where the frame holds it whole. Start and end are
+    /// read anew each time, since helpers may move the frame.
+    #[inline(always)]
+    fn at<T>(&self, off: u32) -> Option<usize> {
+        let (data, end) = bounds(self.ctx);
+        let at = data + (off & MAX_OFF) as usize;
+        (at + size_of::<T>() <= end).then_some(at)
+    }
+}
+
+impl Packet for XdpPacket {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+    #[inline(always)]
+    fn read<T: CheckedBitPattern + Pod>(&self, off: u32) -> Option<T> {
+        // SAFETY: the bounds were checked, here and by the verifier.
+        self.at::<T>(off).map(|p| unsafe { bytes::load(p) })
+    }
+    #[inline(always)]
+    fn write<T: NoUninit>(&mut self, off: u32, value: &T) -> Option<()> {
+        // SAFETY: as in `read`; nobody else holds a reference into the frame.
+        self.at::<T>(off).map(|p| unsafe { bytes::store(p, value) })
+    }
+    #[inline(always)]
+    fn fix_l4_csum(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
+        fix_complete_csum(self, off, addrs.plus(ports), udp)
+    }
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        let delta = len.wrapping_sub(self.len) as i32;
+        // SAFETY: the context is valid; the helper refuses what does not fit.
+        if unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } != 0 {
+            return None;
+        }
+        self.len = len;
+        Some(())
+    }
+}
+
+/// The uplink's XDP program.
+#[xdp]
+fn lb_xdp(ctx: XdpContext) -> u32 {
+    let p = XdpPacket::new(ctx.ctx);
+    match p.read::<Be16>(12) {
+        Some(ethertype::IPV4) => v4(ctx.ctx),
+        Some(ethertype::IPV6) => v6(ctx.ctx),
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// One family has a stack frame of its own: together they would not fit.
+#[inline(never)]
+fn v4(ctx: *mut xdp_md) -> u32 {
+    run::<V4>(ctx)
+}
+
+#[inline(never)]
+fn v6(ctx: *mut xdp_md) -> u32 {
+    run::<V6>(ctx)
+}
+
+#[inline(always)]
+fn run<F: Family>(ctx: *mut xdp_md) -> u32
+where
+    KernelMaps: lb_datapath::Tables<F>,
+    Live: lb_datapath::Env<F>,
+{
+    // Without this LLVM passes `data` and `data_end` instead of the context,
+    // cut to 32 bits, which the verifier does not take for packet pointers.
+    let ctx = core::hint::black_box(ctx);
+    let mut p = XdpPacket::new(ctx);
+    let env = Live {
+        ctx: ctx.cast(),
+        // SAFETY: the context is valid.
+        ifindex: unsafe { (*ctx).ingress_ifindex },
+        hook: Hook::XDP,
+    };
+    let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
+    match outcome.verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::TurnAround => xdp_action::XDP_TX,
+        Verdict::Redirect if outcome.ifindex == env.ifindex => xdp_action::XDP_TX,
+        // SAFETY: the helper only records where to send the frame.
+        Verdict::Redirect => unsafe { bpf_redirect(outcome.ifindex, 0) as u32 },
+        // `Hook::XDP` never asks for it.
+        Verdict::RedirectNeigh => xdp_action::XDP_ABORTED,
+    }
+}
