@@ -54,7 +54,9 @@ enum Command {
     )]
     Lint,
     /// Print a script that completes these commands in a shell
-    #[command(after_help = "Examples (bash; the alias is what is completed):\n  alias xtask='cargo xtask'\n  source <(cargo xtask completions bash)")]
+    #[command(
+        after_help = "Examples (bash; the alias is what is completed):\n  alias xtask='cargo xtask'\n  source <(cargo xtask completions bash)"
+    )]
     Completions {
         /// The shell
         shell: Shell,
