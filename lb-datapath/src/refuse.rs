@@ -60,8 +60,8 @@ pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
 #[inline(always)]
 fn pseudo<A: Pod>(src: &A, dst: &A, proto: u8, len: u32) -> Sum {
     Sum::ZERO
-        .add(src)
-        .add(dst)
+        .with(src)
+        .with(dst)
         .add16(Be16::new(u16::from(proto)).raw())
         .add16(Be16::new(len as u16).raw())
 }
