@@ -1,0 +1,442 @@
+//! The straight line from changes to maps, with maps in memory.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::{Addr, Be16, FrontendKey, NodeConfig, proto, scope};
+use lb_plan::{Limits, Planner, model::NodePortAddresses, op::Batch};
+use lb_userspace::{
+    agent::{Core, Dataplane, Input, Setup, Shared},
+    bpf::{
+        ApplyReport, MapSizes, Programmer,
+        fake::{FakeStore, FaultyStore},
+        store::MapStoreExt,
+        table::{Table, typed},
+    },
+    change::{Change, Kind},
+    health::service::Servers,
+    intern::Interner,
+    node::{self, Facts, Kernel},
+    watch::manifest,
+};
+
+type Store = FaultyStore<FakeStore>;
+
+/// Maps in memory, and what was asked of them.
+struct Maps {
+    programmer: Programmer<Store>,
+    batches: usize,
+    config: Option<NodeConfig>,
+}
+
+impl Maps {
+    fn new(inner: FakeStore) -> Self {
+        let store = FaultyStore {
+            inner,
+            fail_after: None,
+            only: None,
+            errno: libc::ENOMEM,
+            forever: false,
+        };
+        Self {
+            programmer: Programmer::new(store).unwrap(),
+            batches: 0,
+            config: None,
+        }
+    }
+}
+
+impl Dataplane for Maps {
+    fn apply(&mut self, batch: &Batch) -> ApplyReport {
+        self.batches += usize::from(!batch.ops.is_empty());
+        self.programmer.apply(batch)
+    }
+    fn configure(&mut self, config: &NodeConfig) -> io::Result<()> {
+        self.config = Some(*config);
+        self.programmer.configure(config)
+    }
+    fn pending(&self) -> usize {
+        self.programmer.pending().len()
+    }
+    fn tidy(&mut self, planner: &mut Planner) {
+        self.programmer.apply(&planner.clear_filter(|_| false));
+    }
+}
+
+struct Agent {
+    core: Core<Maps>,
+    shared: Shared,
+    now: Instant,
+    interner: Interner,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Agent {
+    /// Starts an agent on these maps.
+    fn start(inner: FakeStore) -> Self {
+        let held = Programmer::new(inner.clone()).unwrap().snapshot().unwrap();
+        let planner = Planner::restore(Limits::default(), held);
+        let maps = Maps::new(inner);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let shared = Shared::default();
+        let now = Instant::now();
+        let setup = Setup {
+            dataplane: maps,
+            planner,
+            node: node::Settings {
+                name: "n1".into(),
+                node_port_addresses: NodePortAddresses::Cidrs(vec![(
+                    "10.9.0.0".parse().unwrap(),
+                    16,
+                )]),
+                localhost_node_ports: false,
+                node_port_range: (30_000, 32_767),
+                proxy_name: None,
+                socket_lb_host_only: false,
+            },
+            kernel: Kernel {
+                local_ports: (32_768, 60_999),
+                netns_cookie: 1,
+            },
+            facts: Facts {
+                addresses: vec!["10.9.0.1".parse().unwrap()],
+                default_sources: vec!["10.9.0.1".parse().unwrap()],
+            },
+            servers: Servers::new(runtime.handle().clone(), shared.health.clone()),
+            shared: shared.clone(),
+        };
+        Self {
+            core: Core::new(setup, now),
+            shared,
+            now,
+            interner: Interner::default(),
+            _runtime: runtime,
+        }
+    }
+
+    /// Ends the agent as SIGKILL does, and returns what the maps hold.
+    fn kill(self) -> FakeStore {
+        self.core.dataplane().programmer.store().inner.clone()
+    }
+
+    fn change(&mut self, change: Change) {
+        self.core.take(Input::Change(change));
+    }
+
+    fn put(&mut self, manifests: &str) {
+        let parsed = manifest::parse(manifests, &self.interner);
+        assert_eq!(parsed.bad, []);
+        for object in parsed.objects {
+            self.change(Change::Put(object));
+        }
+    }
+
+    fn delete(&mut self, manifests: &str) {
+        for object in manifest::parse(manifests, &self.interner).objects {
+            self.change(Change::Delete(object.key));
+        }
+    }
+
+    fn list(&mut self, manifests: &str) {
+        Kind::ALL
+            .into_iter()
+            .for_each(|k| self.change(Change::Begin(k)));
+        self.put(manifests);
+        Kind::ALL
+            .into_iter()
+            .for_each(|k| self.change(Change::Done(k)));
+    }
+
+    /// Lets time pass until nothing is due within the next half second.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let due = self.core.due();
+            if due > self.now + Duration::from_millis(500) {
+                return;
+            }
+            self.now = self.now.max(due);
+            self.core.work(self.now);
+        }
+        panic!("the agent never settles");
+    }
+
+    fn contents(&self) -> BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.core.dataplane().programmer.store().inner.contents()
+    }
+
+    /// The backends of a frontend, as "address:port", sorted; `None` without frontend.
+    fn backends(&self, vip: &str, port: u16) -> Option<Vec<String>> {
+        let key = FrontendKey {
+            addr: Addr::from(vip.parse::<std::net::IpAddr>().unwrap()),
+            port: Be16::new(port),
+            proto: proto::TCP,
+            scope: scope::INTERNAL,
+        };
+        let store = self.core.dataplane().programmer.store();
+        let frontend = store.get_one::<typed::lb_frontends_v1>(&key).unwrap()?;
+        let ids = match frontend.len {
+            0 => vec![],
+            1 => vec![frontend.slots],
+            n => store
+                .load_many::<typed::lb_slots_v1>(frontend.slots, n)
+                .unwrap(),
+        };
+        let mut found: Vec<String> = ids
+            .into_iter()
+            .map(|id| {
+                let backend = store.load_many::<typed::lb_backends_v1>(id, 1).unwrap()[0];
+                format!("{}:{}", backend.addr, backend.port.get())
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        Some(found)
+    }
+}
+
+const NODE: &str = "kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 10.9.0.1}]}
+---
+";
+
+fn service(name: &str, vip: &str) -> String {
+    format!(
+        "kind: Service
+metadata: {{name: {name}}}
+spec: {{type: NodePort, clusterIP: {vip}, ports: [{{port: 80, nodePort: 30080}}]}}
+---
+"
+    )
+}
+
+fn slice(of: &str, ips: &[&str]) -> String {
+    let endpoints: Vec<String> = ips
+        .iter()
+        .map(|ip| format!("{{addresses: [{ip}]}}"))
+        .collect();
+    format!(
+        "kind: EndpointSlice
+metadata: {{name: {of}-1, labels: {{kubernetes.io/service-name: {of}}}}}
+addressType: IPv4
+ports: [{{port: 8080}}]
+endpoints: [{}]
+---
+",
+        endpoints.join(", ")
+    )
+}
+
+fn web(ips: &[&str]) -> String {
+    NODE.to_owned() + &service("web", "10.96.0.1") + &slice("web", ips)
+}
+
+#[test]
+fn nothing_is_written_before_every_source_is_read() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.change(Change::Begin(Kind::Service));
+    agent.put(&web(&["10.1.0.1"]));
+    agent.change(Change::Done(Kind::Service));
+    agent.change(Change::Done(Kind::Node));
+    agent.settle();
+    assert!(agent.contents().is_empty());
+    assert!(!agent.shared.health.is_healthy(SystemTime::now()));
+    agent.change(Change::Done(Kind::EndpointSlice));
+    agent.settle();
+    assert_eq!(agent.backends("10.96.0.1", 80).unwrap(), ["10.1.0.1:8080"]);
+    assert!(agent.shared.health.is_healthy(SystemTime::now()));
+    assert_eq!(
+        agent.core.dataplane().config.unwrap().snat4.to_string(),
+        "10.9.0.1"
+    );
+}
+
+#[test]
+fn a_restart_with_the_same_objects_writes_nothing() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1", "10.1.0.2", "10.1.0.3"]));
+    agent.settle();
+    let before = agent.contents();
+    let mut agent = Agent::start(agent.kill());
+    agent.settle();
+    assert_eq!(
+        agent.contents(),
+        before,
+        "unsynced, it leaves the maps alone"
+    );
+    agent.list(&web(&["10.1.0.1", "10.1.0.2", "10.1.0.3"]));
+    agent.settle();
+    assert_eq!(agent.contents(), before);
+    assert_eq!(agent.core.dataplane().batches, 0);
+}
+
+#[test]
+fn what_changed_while_the_agent_was_down_is_found_after_sync() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&(web(&["10.1.0.1", "10.1.0.2"]) + &service("old", "10.96.0.9")));
+    agent.settle();
+    assert!(agent.backends("10.96.0.9", 80).is_some());
+    let mut agent = Agent::start(agent.kill());
+    agent.list(&web(&["10.1.0.2", "10.1.0.4"]));
+    agent.settle();
+    assert_eq!(
+        agent.backends("10.96.0.1", 80).unwrap(),
+        ["10.1.0.2:8080", "10.1.0.4:8080"]
+    );
+    assert_eq!(agent.backends("10.96.0.9", 80), None);
+}
+
+#[test]
+fn the_first_change_is_applied_at_once_and_a_burst_is_gathered() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1"]));
+    agent.settle();
+    agent.now += Duration::from_secs(60);
+    agent.core.work(agent.now);
+    let batches = agent.core.dataplane().batches;
+    agent.put(&slice("web", &["10.1.0.2"]));
+    assert!(
+        agent.core.due() <= agent.now,
+        "the first one waits for nothing"
+    );
+    agent.core.work(agent.now);
+    assert_eq!(agent.backends("10.96.0.1", 80).unwrap(), ["10.1.0.2:8080"]);
+    for i in 3..50 {
+        agent.put(&slice("web", &[&format!("10.1.0.{i}")]));
+        assert!(agent.core.due() > agent.now);
+        agent.core.work(agent.now);
+    }
+    agent.settle();
+    assert_eq!(agent.backends("10.96.0.1", 80).unwrap(), ["10.1.0.49:8080"]);
+    assert_eq!(agent.core.dataplane().batches, batches + 2);
+}
+
+#[test]
+fn a_failed_write_is_tried_again_and_everything_else_is_written() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(NODE);
+    agent.settle();
+    let store = agent.core.dataplane_mut().programmer.store_mut();
+    (store.fail_after, store.only, store.forever) = (Some(3), Some(Table::lb_frontends_v1), true);
+    agent.put(&service("a", "10.96.0.1"));
+    agent.put(&slice("a", &["10.1.0.1"]));
+    agent.core.work(agent.core.due().max(agent.now));
+    assert!(agent.core.dataplane().pending() > 0);
+    assert!(agent.shared.metrics.apply_failures.get() > 0);
+    let late = SystemTime::now() + Duration::from_secs(61);
+    assert!(
+        !agent.shared.health.is_healthy(late),
+        "a change that stays out of the maps is told"
+    );
+    let status = agent.core.tell().unwrap();
+    assert!(status.pending_writes > 0);
+
+    agent.core.dataplane_mut().programmer.store_mut().fail_after = None;
+    // The pause before the retry is counted from the real clock.
+    agent.now = Instant::now() + Duration::from_secs(1);
+    agent.core.work(agent.now);
+    agent.settle();
+    assert_eq!(agent.core.dataplane().pending(), 0);
+    assert_eq!(agent.backends("10.96.0.1", 80).unwrap(), ["10.1.0.1:8080"]);
+    assert!(
+        agent
+            .shared
+            .health
+            .is_healthy(SystemTime::now() + Duration::from_secs(61))
+    );
+}
+
+#[test]
+fn a_source_in_trouble_changes_nothing_in_the_maps() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1"]));
+    agent.settle();
+    let before = agent.contents();
+    let trouble = |message: Option<&str>| Change::Trouble {
+        place: "watch of Services".into(),
+        message: message.map(Into::into),
+    };
+    agent.change(trouble(Some("connection refused")));
+    agent.settle();
+    assert_eq!(agent.contents(), before);
+    let status = agent.core.tell().unwrap();
+    assert_eq!(status.troubles[0].message, "connection refused");
+    let later = SystemTime::now() + Duration::from_secs(600);
+    assert!(agent.shared.health.is_healthy(later), "the maps serve on");
+    agent.change(trouble(None));
+    assert_eq!(agent.core.tell().unwrap().troubles, []);
+}
+
+#[test]
+fn a_node_port_answers_on_an_address_that_the_node_gains_later() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1"]));
+    agent.settle();
+    assert!(agent.backends("10.9.0.1", 30_080).is_some());
+    assert_eq!(agent.backends("10.9.0.7", 30_080), None);
+    let facts = |list: &[&str]| {
+        Input::Facts(Facts {
+            addresses: list.iter().map(|ip| ip.parse().unwrap()).collect(),
+            default_sources: vec!["10.9.0.1".parse().unwrap()],
+        })
+    };
+    agent.core.take(facts(&["10.9.0.1", "10.9.0.7"]));
+    agent.settle();
+    assert_eq!(
+        agent.backends("10.9.0.7", 30_080).unwrap(),
+        ["10.1.0.1:8080"]
+    );
+    agent.core.take(facts(&["10.9.0.1"]));
+    agent.settle();
+    assert_eq!(agent.backends("10.9.0.7", 30_080), None);
+}
+
+#[test]
+fn deleting_everything_leaves_nothing_but_the_node() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    let all = web(&["10.1.0.1", "10.1.0.2"]);
+    agent.list(&all);
+    agent.settle();
+    agent.delete(&all.replace(NODE, ""));
+    agent.settle();
+    // The filter is tidied after some time, and freed slots are left as they are:
+    // no frontend leads there.
+    agent.now += Duration::from_secs(1);
+    for _ in 0..301 {
+        agent.now += Duration::from_secs(1);
+        agent.core.work(agent.now);
+    }
+    let mut left: Vec<_> = agent.contents().into_keys().collect();
+    left.retain(|name| *name != "lb_slots_v1");
+    assert_eq!(left, ["lb_node_v1"]);
+}
+
+#[test]
+fn problems_are_counted_and_shown_by_object() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    let bad = "kind: EndpointSlice\nmetadata: {name: lost}\naddressType: IPv4\n---\n";
+    agent.list(&(web(&["10.1.0.1"]) + bad));
+    agent.settle();
+    let status = agent.core.tell().unwrap();
+    assert!(status.synced);
+    assert_eq!(status.services, 1);
+    let shown: Vec<_> = status
+        .problems
+        .iter()
+        .map(|p| (&*p.object, &*p.reason))
+        .collect();
+    assert_eq!(shown, [("EndpointSlice default/lost", "NoServiceLabel")]);
+    assert_eq!(agent.core.tell(), None, "nothing new, nothing told");
+    agent.delete(bad);
+    agent.settle();
+    assert_eq!(agent.core.tell().unwrap().problem_count, 0);
+    let names = agent.shared.names.read().unwrap().clone();
+    let names: Vec<String> = names.values().map(ToString::to_string).collect();
+    assert_eq!(names, ["default/web"]);
+}
