@@ -135,8 +135,8 @@ impl Planner {
                 id
             }
             None => {
-                let id = self.service_ids.take()?;
-                self.fresh_services.insert(id);
+                let (id, used) = self.service_ids.take()?;
+                self.fresh_services.insert(id, used);
                 id
             }
         };
@@ -152,7 +152,7 @@ impl Planner {
             return;
         }
         self.owners.remove(&port.id);
-        if self.fresh_services.remove(&port.id) {
+        if self.fresh_services.remove(&port.id).is_some() {
             self.service_ids.free(port.id);
         } else {
             self.ghost_services.insert(port.id);

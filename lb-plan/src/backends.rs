@@ -40,7 +40,7 @@ struct Entry {
     local: u32,
     /// Deleted from the map, and waiting for its grace to pass.
     retired: Option<u32>,
-    /// Given out since the last batch: its counters are another backend's.
+    /// Not written yet, and its counters are another backend's.
     fresh: bool,
 }
 
@@ -60,6 +60,7 @@ pub(crate) struct Backends {
 /// What a batch does about backends, in the order of ids.
 #[derive(Default, Debug)]
 pub(crate) struct BackendOps {
+    pub(crate) resets: Vec<Op>,
     pub(crate) puts: Vec<Op>,
     pub(crate) deletes: Vec<Op>,
 }
@@ -75,6 +76,11 @@ impl Backends {
             retirements: 0,
             live: 0,
         }
+    }
+
+    /// Counters of every id may count a former life.
+    pub(crate) fn mark_used(&mut self) {
+        self.ids.mark_used();
     }
 
     /// Takes a backend over from the map; nothing refers to it yet.
@@ -100,7 +106,7 @@ impl Backends {
         let id = match self.by_identity.get(&identity) {
             Some(&id) => id,
             None => {
-                let id = self.ids.take()?;
+                let (id, fresh) = self.ids.take()?;
                 let (addr, port, proto) = identity;
                 let written = Backend {
                     addr,
@@ -111,7 +117,7 @@ impl Backends {
                 };
                 *self.slot(id) = Entry {
                     written,
-                    fresh: true,
+                    fresh,
                     ..BLANK
                 };
                 self.by_identity.insert(identity, id);
@@ -224,7 +230,7 @@ impl Backends {
         entry.written.flags = wanted;
         entry.retired = None;
         if std::mem::take(&mut entry.fresh) {
-            ops.puts.push(Op::ResetBackendCounter(id));
+            ops.resets.push(Op::ResetBackendCounter(id));
         }
         ops.puts.push(Op::PutBackend {
             id,

@@ -305,11 +305,13 @@ impl Planner {
         self.freed |= !frontends.deletes.is_empty() || !deletes.is_empty();
         let fresh = std::mem::take(&mut self.fresh_services);
 
-        let mut ops = backends.puts;
+        let mut ops = backends.resets;
+        ops.extend(backends.puts);
         ops.extend(self.tables.take_unwritten());
         ops.extend(parts.range_puts.into_iter().map(Op::PutRange));
         ops.extend(self.filter.take_missing());
-        ops.extend(fresh.into_iter().map(Op::ResetServiceCounter));
+        let used = fresh.into_iter().filter(|&(_, used)| used);
+        ops.extend(used.map(|(id, _)| Op::ResetServiceCounter(id)));
         ops.extend(frontends.puts);
         ops.extend(frontends.deletes);
         ops.extend(deletes.into_iter().map(Op::DeleteRange));

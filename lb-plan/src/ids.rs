@@ -10,6 +10,8 @@ pub(crate) struct Ids {
     first_free: usize,
     limit: u32,
     count: u32,
+    /// Ids from here on have never been used.
+    unused_from: u32,
 }
 
 impl Ids {
@@ -19,13 +21,15 @@ impl Ids {
             first_free: 0,
             limit,
             count: 0,
+            unused_from: 1,
         };
         ids.used.push(1);
         ids
     }
 
-    /// The lowest free id; `None` when all are used.
-    pub(crate) fn take(&mut self) -> Option<u32> {
+    /// The lowest free id, and whether it was used before; `None` when all are
+    /// used.
+    pub(crate) fn take(&mut self) -> Option<(u32, bool)> {
         let mut word = self.first_free;
         while self.used.get(word) == Some(&u64::MAX) {
             word += 1;
@@ -33,7 +37,8 @@ impl Ids {
         self.first_free = word;
         let bit = self.used.get(word).map_or(0, |w| w.trailing_ones());
         let id = u32::try_from(word).ok()? * 64 + bit;
-        self.reserve(id).then_some(id)
+        let used = id < self.unused_from;
+        self.reserve(id).then_some((id, used))
     }
 
     /// Takes this id; false if it is used or above the limit.
@@ -51,7 +56,13 @@ impl Ids {
         }
         self.used[word] |= bit;
         self.count += 1;
+        self.unused_from = self.unused_from.max(id + 1);
         true
+    }
+
+    /// Treats every id as one that was used before.
+    pub(crate) fn mark_used(&mut self) {
+        self.unused_from = self.limit;
     }
 
     /// Gives an id back.
@@ -105,11 +116,11 @@ mod tests {
     fn the_lowest_free_id_is_given_out_and_never_zero() {
         let mut ids = Ids::new(200);
         let all: Vec<_> = std::iter::from_fn(|| ids.take()).collect();
-        assert_eq!(all, (1..200).collect::<Vec<_>>());
+        assert_eq!(all, (1..200).map(|id| (id, false)).collect::<Vec<_>>());
         ids.free(150);
         ids.free(70);
-        assert_eq!(ids.take(), Some(70));
-        assert_eq!(ids.take(), Some(150));
+        assert_eq!(ids.take(), Some((70, true)));
+        assert_eq!(ids.take(), Some((150, true)));
         assert_eq!(ids.take(), None);
         assert_eq!(ids.count(), 199);
     }
@@ -117,9 +128,14 @@ mod tests {
     #[test]
     fn reserved_ids_are_skipped() {
         let mut ids = Ids::new(1000);
-        assert!(ids.reserve(1) && ids.reserve(2) && ids.reserve(500));
-        assert!(!ids.reserve(500) && !ids.reserve(0) && !ids.reserve(1000));
-        assert_eq!(ids.take(), Some(3));
+        assert!(ids.reserve(1) && ids.reserve(2) && ids.reserve(4));
+        assert!(!ids.reserve(4) && !ids.reserve(0) && !ids.reserve(1000));
+        assert_eq!(
+            [ids.take(), ids.take()],
+            [Some((3, true)), Some((5, false))]
+        );
+        ids.mark_used();
+        assert_eq!(ids.take(), Some((6, true)));
     }
 
     #[test]

@@ -115,8 +115,9 @@ pub struct Planner {
     /// Service ids found in the maps that no port has claimed.
     pub(crate) ghost_services: BTreeSet<u32>,
     pub(crate) owners: Map<u32, ServicePortKey>,
-    /// Service ids given out since the last batch.
-    pub(crate) fresh_services: BTreeSet<u32>,
+    /// Service ids given out since the last batch, and whether they were used
+    /// before.
+    pub(crate) fresh_services: BTreeMap<u32, bool>,
     pub(crate) services: Map<ServiceKey, ServiceState>,
     pub(crate) ranges: Set<RangeKey>,
     pub(crate) pending: BTreeMap<ServiceKey, ServicePlan>,
@@ -142,7 +143,7 @@ impl Planner {
             retired_services: Quarantine::new(),
             ghost_services: BTreeSet::new(),
             owners: Map::default(),
-            fresh_services: BTreeSet::new(),
+            fresh_services: BTreeMap::new(),
             services: Map::default(),
             ranges: Set::default(),
             pending: BTreeMap::new(),

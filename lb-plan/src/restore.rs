@@ -22,6 +22,9 @@ pub struct Actual {
     pub ranges: Vec<RangeKey>,
     /// The words of the filter.
     pub filter: Vec<u64>,
+    /// Whether the counters are known to be zero for ids that are not in use (the
+    /// maps were just made): then ids that are given out need no reset.
+    pub counters_zero: bool,
 }
 
 /// Empty maps.
@@ -33,6 +36,7 @@ impl Default for Actual {
             slots: Box::new(Vec::new()),
             ranges: Vec::new(),
             filter: Vec::new(),
+            counters_zero: false,
         }
     }
 }
@@ -56,6 +60,10 @@ impl Planner {
         let mut planner = Self::new(limits);
         planner.unsettled = true;
         planner.filter = Filter::new(actual.filter);
+        if !actual.counters_zero {
+            planner.backends.mark_used();
+            planner.service_ids.mark_used();
+        }
         for (id, backend) in actual.backends {
             planner.backends.restore(id, backend, &mut planner.filter);
         }
