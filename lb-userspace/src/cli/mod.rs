@@ -1,3 +1,5 @@
 //! The command line.
 
 pub mod args;
+pub mod rows;
+pub mod text;

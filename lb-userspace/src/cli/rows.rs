@@ -1,0 +1,306 @@
+//! What the lists show, from what the maps hold. Pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_common::{
+    Backend, Frontend, FrontendKey, ServiceCounter, backend_flags, frontend_flags, scope,
+};
+use lb_plan::model::ServicePortKey;
+use serde::Serialize;
+
+use super::text::{Side, Table, size};
+use crate::bpf::failure::protocol_name;
+
+/// What the maps hold.
+#[derive(Default)]
+pub struct Held {
+    /// Frontends, those of vips included.
+    pub frontends: Vec<(FrontendKey, Frontend)>,
+    /// Live backends by id.
+    pub backends: BTreeMap<u32, Backend>,
+    /// Distinct backend ids of each table, by (first slot, length).
+    pub tables: BTreeMap<(u32, u32), Vec<u32>>,
+    /// What each service id carried.
+    pub service_counters: BTreeMap<u32, ServiceCounter>,
+    /// What each backend id carried.
+    pub backend_counters: BTreeMap<u32, ServiceCounter>,
+    /// Names of service ids, as far as they are known.
+    pub names: BTreeMap<u32, ServicePortKey>,
+}
+
+/// What something carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Traffic {
+    /// New flows.
+    pub connections: u64,
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes, both directions.
+    pub bytes: u64,
+}
+
+impl From<ServiceCounter> for Traffic {
+    fn from(c: ServiceCounter) -> Self {
+        Self {
+            connections: c.connections,
+            packets: c.packets,
+            bytes: c.bytes,
+        }
+    }
+}
+
+/// A frontend.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FrontendRow {
+    /// Namespace, name and port of the service, or `#id` where the names are not known.
+    pub service: String,
+    /// The vip.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Whom it serves: `internal`, `external`, or `both` where both have the same.
+    pub scope: &'static str,
+    /// `NodePort`, `Local` (never SNAT), `ranges` (only the source ranges).
+    pub kind: Vec<&'static str>,
+    /// Seconds of session affinity; 0 for none.
+    pub affinity: u32,
+    /// Its backends.
+    pub backends: Vec<String>,
+    /// What happens to clients when there is no backend: `refused`, or `dropped`
+    /// (policy `Local`).
+    pub without_backend: &'static str,
+    /// What its service carried, all frontends together.
+    pub traffic: Traffic,
+}
+
+/// A backend.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct BackendRow {
+    /// Backend id.
+    pub id: u32,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: String,
+    /// Whether it runs on this node.
+    pub local: bool,
+    /// The services that lead to it.
+    pub services: Vec<String>,
+    /// What it carried.
+    pub traffic: Traffic,
+}
+
+impl Held {
+    fn name(&self, service: u32) -> String {
+        self.names
+            .get(&service)
+            .map_or_else(|| format!("#{service}"), ToString::to_string)
+    }
+
+    fn members(&self, frontend: &Frontend) -> Vec<u32> {
+        match frontend.len {
+            0 => Vec::new(),
+            1 => vec![frontend.slots],
+            len => self
+                .tables
+                .get(&(frontend.slots, len))
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    fn backend(&self, id: u32) -> String {
+        match self.backends.get(&id) {
+            Some(b) => std::net::SocketAddr::new(b.addr.into(), b.port.get()).to_string(),
+            None => format!("#{id} (not live)"),
+        }
+    }
+
+    /// The frontends, ordered by service, address and port.
+    pub fn frontend_rows(&self) -> Vec<FrontendRow> {
+        let mut by_place: BTreeMap<(IpAddr, u16, u8), Vec<(u8, &Frontend)>> = BTreeMap::new();
+        for (key, value) in &self.frontends {
+            if value.flags & frontend_flags::VIP == 0 {
+                let place = (key.addr.into(), key.port.get(), key.proto);
+                by_place.entry(place).or_default().push((key.scope, value));
+            }
+        }
+        let mut rows = Vec::new();
+        for ((address, port, protocol), mut scopes) in by_place {
+            scopes.sort_by_key(|(scope, _)| *scope);
+            let row = |scope, f| self.frontend_row((address, port, protocol), scope, f);
+            match scopes[..] {
+                [(_, a), (_, b)] if a == b => rows.push(row("both", a)),
+                _ => rows.extend(scopes.iter().map(|(s, f)| row(scope_name(*s), f))),
+            }
+        }
+        rows.sort_by(|a, b| {
+            let key = |r: &FrontendRow| (r.service.clone(), r.address, r.port, r.protocol.clone());
+            key(a).cmp(&key(b))
+        });
+        rows
+    }
+
+    fn frontend_row(
+        &self,
+        (address, port, protocol): (IpAddr, u16, u8),
+        scope: &'static str,
+        f: &Frontend,
+    ) -> FrontendRow {
+        let kinds = [
+            (frontend_flags::NODE_PORT, "NodePort"),
+            (frontend_flags::NO_SNAT, "Local"),
+            (frontend_flags::SOURCE_RANGES, "ranges"),
+        ];
+        let mut backends: Vec<String> = self
+            .members(f)
+            .into_iter()
+            .map(|id| self.backend(id))
+            .collect();
+        backends.sort();
+        let counter = self.service_counters.get(&f.service).copied();
+        FrontendRow {
+            service: self.name(f.service),
+            address,
+            port,
+            protocol: protocol_name(protocol).into_owned(),
+            scope,
+            kind: kinds
+                .iter()
+                .filter(|(flag, _)| f.flags & flag != 0)
+                .map(|(_, k)| *k)
+                .collect(),
+            affinity: f.affinity,
+            backends,
+            without_backend: match f.flags & frontend_flags::DROP_IF_EMPTY {
+                0 => "refused",
+                _ => "dropped",
+            },
+            traffic: counter.map_or_else(Traffic::default, Traffic::from),
+        }
+    }
+
+    /// The backends, ordered by id.
+    pub fn backend_rows(&self) -> Vec<BackendRow> {
+        let mut services: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (_, f) in &self.frontends {
+            for id in self.members(f) {
+                let of = services.entry(id).or_default();
+                if !of.contains(&f.service) {
+                    of.push(f.service);
+                }
+            }
+        }
+        let row = |(id, b): (&u32, &Backend)| {
+            let of = services.get(id).cloned().unwrap_or_default();
+            let mut names: Vec<String> = of.into_iter().map(|s| self.name(s)).collect();
+            names.sort();
+            let counter = self.backend_counters.get(id).copied();
+            BackendRow {
+                id: *id,
+                address: b.addr.into(),
+                port: b.port.get(),
+                protocol: protocol_name(b.proto).into_owned(),
+                local: b.flags & backend_flags::LOCAL != 0,
+                services: names,
+                traffic: counter.map_or_else(Traffic::default, Traffic::from),
+            }
+        };
+        self.backends.iter().map(row).collect()
+    }
+}
+
+fn scope_name(of: u8) -> &'static str {
+    match of {
+        scope::EXTERNAL => "external",
+        _ => "internal",
+    }
+}
+
+const TRAFFIC: [(&str, Side); 3] = [
+    ("CONNECTIONS", Side::Right),
+    ("PACKETS", Side::Right),
+    ("BYTES", Side::Right),
+];
+
+fn traffic_cells(t: &Traffic) -> [String; 3] {
+    [
+        t.connections.to_string(),
+        t.packets.to_string(),
+        size(t.bytes),
+    ]
+}
+
+/// Backends that a row names before it only counts.
+const NAMED: usize = 3;
+
+/// Frontends as text.
+pub fn frontends_text(rows: &[FrontendRow]) -> String {
+    let words = ["SERVICE", "FRONTEND", "PROTO", "SCOPE", "KIND", "BACKENDS"];
+    let columns: Vec<_> = words
+        .into_iter()
+        .map(|w| (w, Side::Left))
+        .chain(TRAFFIC)
+        .collect();
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let mut kind = row.kind.join(",");
+        if row.affinity > 0 {
+            let comma = if kind.is_empty() { "" } else { "," };
+            kind = format!("{kind}{comma}sticky {}s", row.affinity);
+        }
+        let backends = match row.backends.len() {
+            0 => format!("none: {}", row.without_backend),
+            n @ 1..=NAMED => row.backends[..n].join(" "),
+            n => format!("{} … {n} in all", row.backends[..NAMED - 1].join(" ")),
+        };
+        let frontend = std::net::SocketAddr::new(row.address, row.port).to_string();
+        let kind = if kind.is_empty() {
+            "-".to_owned()
+        } else {
+            kind
+        };
+        let mut cells = vec![
+            row.service.clone(),
+            frontend,
+            row.protocol.clone(),
+            row.scope.to_owned(),
+            kind,
+            backends,
+        ];
+        cells.extend(traffic_cells(&row.traffic));
+        table.row(cells);
+    }
+    table.render()
+}
+
+/// Backends as text.
+pub fn backends_text(rows: &[BackendRow]) -> String {
+    let mut columns = vec![("ID", Side::Right)];
+    columns.extend(["BACKEND", "PROTO", "WHERE", "SERVICES"].map(|w| (w, Side::Left)));
+    columns.extend(TRAFFIC);
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let backend = std::net::SocketAddr::new(row.address, row.port).to_string();
+        let place = if row.local { "here" } else { "other node" };
+        let services = match row.services.len() {
+            0 => "-".to_owned(),
+            n @ 1..=NAMED => row.services[..n].join(" "),
+            n => format!("{} … {n} in all", row.services[..NAMED - 1].join(" ")),
+        };
+        let mut cells = vec![
+            row.id.to_string(),
+            backend,
+            row.protocol.clone(),
+            place.to_owned(),
+            services,
+        ];
+        cells.extend(traffic_cells(&row.traffic));
+        table.row(cells);
+    }
+    table.render()
+}

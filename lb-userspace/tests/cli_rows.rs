@@ -1,0 +1,147 @@
+//! What `service list` and `backend list` print.
+
+use std::net::IpAddr;
+
+use lb_common::{
+    Addr, Backend, Be16, Frontend, FrontendKey, ServiceCounter, backend_flags, frontend_flags,
+    proto, scope,
+};
+use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
+use lb_userspace::cli::rows::{Held, backends_text, frontends_text};
+
+fn addr(text: &str) -> Addr {
+    Addr::from(text.parse::<IpAddr>().unwrap())
+}
+
+fn key(ip: &str, port: u16, proto: u8, scope: u8) -> FrontendKey {
+    FrontendKey {
+        addr: addr(ip),
+        port: Be16::new(port),
+        proto,
+        scope,
+    }
+}
+
+fn backend(ip: &str, flags: u32) -> Backend {
+    Backend {
+        addr: addr(ip),
+        port: Be16::new(8080),
+        proto: proto::TCP,
+        reserved: 0,
+        flags: backend_flags::LIVE | flags,
+    }
+}
+
+fn held() -> Held {
+    let f = |service, flags, slots, len, affinity| Frontend {
+        service,
+        flags,
+        slots,
+        len,
+        affinity,
+    };
+    let table = f(1, 0, 100, 503, 0);
+    let local = f(
+        1,
+        frontend_flags::NODE_PORT | frontend_flags::NO_SNAT,
+        2,
+        1,
+        0,
+    );
+    let port = ServicePortKey {
+        service: ServiceKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+        },
+        port: "http".into(),
+        protocol: Protocol::Tcp,
+    };
+    let dropped = f(2, frontend_flags::DROP_IF_EMPTY, 0, 0, 0);
+    Held {
+        frontends: vec![
+            (key("fd00::9", 53, proto::UDP, scope::EXTERNAL), dropped),
+            (key("10.96.0.1", 80, proto::TCP, scope::EXTERNAL), table),
+            (key("10.96.0.1", 80, proto::TCP, scope::INTERNAL), table),
+            (
+                key("10.96.0.1", 0, 0, scope::INTERNAL),
+                f(0, frontend_flags::VIP, 0, 0, 0),
+            ),
+            (key("172.30.0.2", 30080, proto::TCP, scope::EXTERNAL), local),
+            (key("172.30.0.2", 30080, proto::TCP, scope::INTERNAL), table),
+            (
+                key("fd00::9", 53, proto::UDP, scope::INTERNAL),
+                f(2, frontend_flags::SOURCE_RANGES, 0, 0, 60),
+            ),
+        ],
+        backends: [
+            (1, backend("10.244.1.5", 0)),
+            (2, backend("10.244.2.5", backend_flags::LOCAL)),
+            (3, backend("10.244.2.6", 0)),
+            (4, backend("10.244.2.7", 0)),
+        ]
+        .into(),
+        tables: [((100, 503), vec![1, 2, 3, 4])].into(),
+        service_counters: [(
+            1,
+            ServiceCounter {
+                packets: 70,
+                bytes: 123_456,
+                connections: 7,
+            },
+        )]
+        .into(),
+        backend_counters: [(
+            2,
+            ServiceCounter {
+                packets: 35,
+                bytes: 60_000,
+                connections: 3,
+            },
+        )]
+        .into(),
+        names: [(1, port)].into(),
+    }
+}
+
+#[test]
+fn frontends_are_listed_by_service_with_scopes_folded_where_they_agree() {
+    let expected = "\
+SERVICE        FRONTEND          PROTO  SCOPE     KIND               BACKENDS                                    CONNECTIONS  PACKETS      BYTES
+#2             [fd00::9]:53      UDP    internal  ranges,sticky 60s  none: refused                                         0        0        0 B
+#2             [fd00::9]:53      UDP    external  -                  none: dropped                                         0        0        0 B
+shop/web:http  10.96.0.1:80      TCP    both      -                  10.244.1.5:8080 10.244.2.5:8080 … 4 in all            7       70  120.6 KiB
+shop/web:http  172.30.0.2:30080  TCP    internal  -                  10.244.1.5:8080 10.244.2.5:8080 … 4 in all            7       70  120.6 KiB
+shop/web:http  172.30.0.2:30080  TCP    external  NodePort,Local     10.244.2.5:8080                                       7       70  120.6 KiB
+";
+    assert_eq!(frontends_text(&held().frontend_rows()), expected);
+}
+
+#[test]
+fn backends_are_listed_with_their_services() {
+    let expected = "\
+ID  BACKEND          PROTO  WHERE       SERVICES       CONNECTIONS  PACKETS     BYTES
+ 1  10.244.1.5:8080  TCP    other node  shop/web:http            0        0       0 B
+ 2  10.244.2.5:8080  TCP    here        shop/web:http            3       35  58.6 KiB
+ 3  10.244.2.6:8080  TCP    other node  shop/web:http            0        0       0 B
+ 4  10.244.2.7:8080  TCP    other node  shop/web:http            0        0       0 B
+";
+    assert_eq!(backends_text(&held().backend_rows()), expected);
+}
+
+#[test]
+fn json_has_numbers_as_numbers() {
+    let rows = serde_json::to_value(held().frontend_rows()).unwrap();
+    assert_eq!(rows[2]["port"], 80);
+    assert_eq!(rows[2]["traffic"]["bytes"], 123_456);
+    assert_eq!(rows[2]["backends"].as_array().unwrap().len(), 4);
+    let rows = serde_json::to_value(held().backend_rows()).unwrap();
+    assert_eq!(rows[1]["local"], true);
+}
+
+#[test]
+fn a_dangling_id_is_shown_as_such() {
+    let mut held = held();
+    held.backends.remove(&2);
+    let text = frontends_text(&held.frontend_rows());
+    assert!(text.contains("#2 (not live)"), "{text}");
+}
