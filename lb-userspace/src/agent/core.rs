@@ -15,15 +15,12 @@ use lb_plan::{
     plan_service,
 };
 
-use super::{
-    fold::{Fold, Told},
-    state::{Status, Trouble},
-};
+use super::{fold::Fold, state::Datapath};
 use crate::{
     backoff::Backoff,
     bpf::ApplyReport,
     change::Change,
-    health::{self, Health},
+    health::{Health, service::Servers},
     metrics::{Metrics, epoch_seconds},
     node::{self, Facts, Kernel},
     store::{Store, Touched},
@@ -42,6 +39,12 @@ pub trait Dataplane {
     fn pending(&self) -> usize;
     /// Removes filter bits that nothing needs any more; called now and then.
     fn tidy(&mut self, planner: &mut Planner);
+    /// Every source has been read and is in the maps, for the first time.
+    fn programmed(&mut self) {}
+    /// What the datapath says about itself.
+    fn describe(&self) -> Datapath {
+        Datapath::default()
+    }
 }
 
 /// What comes in.
@@ -79,33 +82,34 @@ pub struct Setup<D> {
     /// Where to tell.
     pub shared: Shared,
     /// The servers of `healthCheckNodePort`.
-    pub servers: health::service::Servers,
+    pub servers: Servers,
 }
 
 /// The straight line.
 pub struct Core<D> {
-    dataplane: D,
-    planner: Planner,
-    store: Store,
+    pub(super) dataplane: D,
+    pub(super) planner: Planner,
+    pub(super) store: Store,
     node: node::Settings,
     kernel: Kernel,
     facts: Facts,
     facts_changed: bool,
-    view: NodeView,
+    pub(super) view: NodeView,
     configured: Option<NodeConfig>,
-    planned: bool,
-    shared: Shared,
-    servers: health::service::Servers,
-    fold: Fold,
-    troubles: BTreeMap<String, String>,
+    pub(super) planned: bool,
+    pub(super) shared: Shared,
+    servers: Servers,
+    pub(super) fold: Fold,
+    pub(super) troubles: BTreeMap<String, String>,
     backoff: Backoff,
     retry_at: Option<Instant>,
     not_before: Instant,
-    started: (Instant, SystemTime),
+    pub(super) started: (Instant, SystemTime),
     next_tick: Instant,
-    ticks: u64,
-    untold: bool,
-    updated: Option<SystemTime>,
+    pub(super) ticks: u64,
+    pub(super) untold: bool,
+    pub(super) described: Datapath,
+    pub(super) updated: Option<SystemTime>,
 }
 
 /// Between two rounds at least this long, so that a burst of changes is
@@ -144,6 +148,7 @@ impl<D: Dataplane> Core<D> {
             next_tick: now,
             ticks: 0,
             untold: true,
+            described: Datapath::default(),
             updated: None,
         }
     }
@@ -182,28 +187,6 @@ impl<D: Dataplane> Core<D> {
         }
     }
 
-    fn trouble(&mut self, place: String, message: Option<String>) {
-        match message {
-            Some(message) => {
-                let said = self.troubles.insert(place.clone(), message.clone());
-                if said.as_ref() != Some(&message) {
-                    let note = "what is known stays in force";
-                    tracing::warn!(%place, "{message}; {note}");
-                }
-            }
-            None => {
-                if self.troubles.remove(&place).is_some() {
-                    tracing::info!(%place, "is well again");
-                }
-            }
-        }
-        self.shared
-            .metrics
-            .source_troubles
-            .set(self.troubles.len() as i64);
-        self.untold = true;
-    }
-
     /// Whether the snapshot differs from what was planned.
     fn is_behind(&self) -> bool {
         !self.planned || self.facts_changed || self.store.is_touched()
@@ -238,67 +221,6 @@ impl<D: Dataplane> Core<D> {
         } else if self.retry_at.is_some_and(|at| now >= at) {
             self.apply(&Batch::default());
             self.settled();
-        }
-    }
-
-    /// Tells others what changed: problems, names. Once a tick, after the work,
-    /// because it costs more the more services there are.
-    ///
-    /// Returns the status, if it changed.
-    pub fn tell(&mut self) -> Option<Status> {
-        if !std::mem::take(&mut self.untold) {
-            return None;
-        }
-        let mut told: Vec<Told> = self
-            .store
-            .problems()
-            .map(|(key, p)| Told::new(key.to_string(), p.reason, p.message.clone()))
-            .collect();
-        let planned = self.planner.problems();
-        told.extend(
-            planned
-                .into_iter()
-                .map(|p| Told::new(format!("Service {}", p.object), p.reason, p.message)),
-        );
-        self.shared
-            .metrics
-            .set_problems(told.iter().map(|t| t.reason));
-        self.fold.tell(told, self.ticks);
-        self.tell_names();
-        Some(self.status())
-    }
-
-    fn tell_names(&self) {
-        let names: BTreeMap<u32, ServicePortKey> = self
-            .planner
-            .service_ids()
-            .map(|(id, key)| (id, key.clone()))
-            .collect();
-        if let Ok(mut shared) = self.shared.names.write()
-            && **shared != names
-        {
-            *shared = Arc::new(names);
-        }
-    }
-
-    fn status(&self) -> Status {
-        let trouble = |(place, message): (&String, &String)| Trouble {
-            place: place.clone(),
-            message: message.clone(),
-        };
-        Status {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            node: self.view.name.to_string(),
-            started: health::time(self.started.1),
-            synced: self.planned,
-            waiting_for: self.store.unsynced().map(|k| k.name().into()).collect(),
-            last_update: self.updated.map(health::time),
-            services: self.planner.services(),
-            pending_writes: self.dataplane.pending(),
-            troubles: self.troubles.iter().map(trouble).collect(),
-            problems: self.fold.standing(),
-            problem_count: self.fold.count(),
         }
     }
 
@@ -342,6 +264,7 @@ impl<D: Dataplane> Core<D> {
         if !std::mem::replace(&mut self.planned, true) {
             let services = self.planner.services();
             tracing::info!(services, took = ?start.elapsed(), "the maps are programmed");
+            self.dataplane.programmed();
             self.shared.health.synced();
             self.shared.metrics.synced.set(1);
         }

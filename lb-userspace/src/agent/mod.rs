@@ -5,6 +5,8 @@
 
 pub mod core;
 pub mod fold;
+pub mod run;
 pub mod state;
+mod tell;
 
 pub use self::core::{Core, Dataplane, Input, Setup, Shared};

@@ -21,6 +21,45 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// A feature of the kernel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Feature {
+    /// What it is.
+    pub name: String,
+    /// Whether it is used.
+    pub present: bool,
+    /// Since when the kernel has it, and what happens without it.
+    pub note: String,
+}
+
+/// A device with hooks, or one that should have some.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// `pod` or `uplink`.
+    pub role: String,
+    /// What serves it; empty for nothing.
+    pub hooks: String,
+    /// Why so, or what went wrong.
+    pub note: String,
+    /// Whether something went wrong.
+    pub failed: bool,
+}
+
+/// What the datapath says about itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Datapath {
+    /// The kernel's release.
+    pub kernel: String,
+    /// Its features.
+    pub features: Vec<Feature>,
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// What a user ought to know besides.
+    pub notes: Vec<String>,
+}
+
 /// How the agent is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -48,8 +87,11 @@ pub struct Status {
     pub problems: Vec<Standing>,
     /// How many there are.
     pub problem_count: usize,
+    /// What the datapath says about itself.
+    pub datapath: Datapath,
 }
 
+const LOCK: &str = "agent.lock";
 const STATUS: &str = "status.json";
 const NAMES: &str = "names.json";
 
@@ -69,6 +111,31 @@ impl StateDir {
     /// A directory, made when something is written.
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
+    }
+
+    /// Claims the directory for this agent, until the file is closed. A lock, and
+    /// not a process id, because a process id means nothing in another container.
+    ///
+    /// # Errors
+    /// If another agent has it, or it cannot be made.
+    pub fn claim(&self) -> io::Result<fs::File> {
+        fs::create_dir_all(&self.0)?;
+        let path = self.0.join(LOCK);
+        let file = fs::File::options().create(true).append(true).open(&path)?;
+        file.try_lock().map_err(|e| match e {
+            fs::TryLockError::WouldBlock => io::Error::other(format!(
+                "{}: another agent runs with this state directory: end it, or give another one with --state-dir",
+                path.display()
+            )),
+            fs::TryLockError::Error(e) => e,
+        })?;
+        Ok(file)
+    }
+
+    /// Whether an agent runs that has claimed the directory.
+    pub fn is_claimed(&self) -> bool {
+        let file = fs::File::open(self.0.join(LOCK));
+        file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
     /// Writes the status.
@@ -135,6 +202,20 @@ impl StateDir {
 mod tests {
     use super::*;
     use lb_plan::model::{Protocol, ServiceKey};
+
+    #[test]
+    fn a_claim_is_seen_and_ends_with_its_file() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let state = StateDir::new(dir.path());
+        assert!(!state.is_claimed());
+        let claim = state.claim().unwrap();
+        assert!(state.is_claimed());
+        let error = state.claim().unwrap_err().to_string();
+        assert!(error.contains("--state-dir"), "{error}");
+        drop(claim);
+        assert!(!state.is_claimed());
+        assert!(state.claim().is_ok());
+    }
 
     #[test]
     fn names_are_read_back_and_nothing_else_is_left() {

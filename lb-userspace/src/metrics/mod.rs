@@ -24,7 +24,7 @@ use crate::{
     health::Health,
     http::{Answer, Handler},
 };
-pub use readings::{Readings, Source};
+pub use readings::{Reader, Readings, Source};
 
 /// The instruments that the agent writes.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! What is read from the maps at every scrape.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
@@ -30,7 +31,10 @@ pub struct Readings {
     pub backends: u64,
 }
 
-/// Reads them.
+/// Reads them, given the names of services.
+pub type Reader = Box<dyn Fn(&BTreeMap<u32, ServicePortKey>) -> Readings + Send + Sync>;
+
+/// Reads them, with the names of the moment.
 pub type Source = Box<dyn Fn() -> Readings + Send + Sync>;
 
 /// Turns readings into metrics.

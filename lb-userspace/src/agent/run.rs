@@ -1,0 +1,275 @@
+//! The agent as a process: a source, the straight line on a thread of its own,
+//! servers, and files for the command line.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lb_plan::{Planner, model::ServicePortKey};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+    time,
+};
+
+use super::{
+    core::{Core, Dataplane, Input, Setup, Shared},
+    state::{StateDir, Status},
+};
+use crate::{
+    backoff::Backoff,
+    change::Change,
+    health::service::Servers,
+    http,
+    metrics::{self, Exposition},
+    node::{self, Facts, Kernel},
+    source::dir::Dir,
+    watch::reflect,
+};
+
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The files of a directory.
+    Dir(PathBuf),
+    /// A cluster.
+    Cluster(reflect::Settings),
+}
+
+/// How the agent runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where objects come from.
+    pub source: Source,
+    /// What the user says about the node.
+    pub node: node::Settings,
+    /// Where `/healthz` and `/livez` are answered.
+    pub healthz: SocketAddr,
+    /// Where `/metrics` is answered.
+    pub metrics: SocketAddr,
+    /// Files for the command line.
+    pub state_dir: StateDir,
+}
+
+/// Inputs that wait for the straight line. A source that is faster waits.
+const QUEUE: usize = 4096;
+/// Files for the command line are written this often at most.
+const TELL: Duration = Duration::from_secs(1);
+
+/// Runs until a signal ends it. What is in the kernel stays, and serves on. The
+/// datapath is loaded while the source is being read already.
+///
+/// # Errors
+/// If the source cannot be used at all, or the process lacks something that it
+/// cannot do without.
+pub fn run<D: Dataplane + Send + 'static>(
+    settings: Settings,
+    facts: Facts,
+    load: impl FnOnce() -> anyhow::Result<(D, Planner)>,
+    readings: metrics::Reader,
+) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let shared = Shared::default();
+    let (inputs, queue) = mpsc::channel(QUEUE);
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let guard = runtime.enter();
+    serve(&settings, &shared, readings, &mut tasks);
+    tasks.spawn(addresses(facts.clone(), inputs.clone()));
+    tasks.spawn(source(settings.source.clone(), inputs));
+    drop(guard);
+    let (dataplane, planner) = load()?;
+    let setup = Setup {
+        dataplane,
+        planner,
+        kernel: Kernel::read()?,
+        facts,
+        servers: Servers::new(runtime.handle().clone(), shared.health.clone()),
+        node: settings.node.clone(),
+        shared: shared.clone(),
+    };
+    let core = Core::new(setup, Instant::now());
+    let files = writer(settings.state_dir.clone())?;
+    let line = thread::Builder::new()
+        .name("line".into())
+        .spawn(move || -> io::Result<()> {
+            let clock = runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()?;
+            clock.block_on(straight_line(core, queue, shared, files));
+            Ok(())
+        })?;
+    let ended = runtime.block_on(until_ended(&mut tasks));
+    // With every sender gone the line ends.
+    runtime.block_on(tasks.shutdown());
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match line.join() {
+        Ok(result) => result?,
+        Err(_) => anyhow::bail!(
+            "the thread that programs the maps has panicked: this is a bug, please report it"
+        ),
+    }
+    ended
+}
+
+/// Waits for a signal, or for a task that cannot go on.
+async fn until_ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("ended by SIGTERM; the programs and maps serve on"),
+        _ = interrupt.recv() => tracing::info!("ended by SIGINT; the programs and maps serve on"),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(result)) => return result,
+            Some(Err(error)) => anyhow::bail!("a part of the agent has ended: {error}"),
+            None => {}
+        },
+    }
+    Ok(())
+}
+
+fn serve(
+    settings: &Settings,
+    shared: &Shared,
+    readings: metrics::Reader,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let health = shared.health.handler();
+    let address = settings.healthz;
+    tasks.spawn(async move {
+        http::serve("health", "--healthz-bind-address", address, health).await;
+        Ok(())
+    });
+    let names = shared.names.clone();
+    let source: metrics::Source = Box::new(move || {
+        let names = names.read().map(|n| n.clone()).unwrap_or_default();
+        readings(&names)
+    });
+    let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source).handler();
+    let address = settings.metrics;
+    tasks.spawn(async move {
+        http::serve("metrics", "--metrics-bind-address", address, exposition).await;
+        Ok(())
+    });
+}
+
+async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+    let (tx, mut changes) = mpsc::channel::<Change>(64);
+    let forward = async {
+        while let Some(change) = changes.recv().await {
+            if inputs.send(Input::Change(change)).await.is_err() {
+                break;
+            }
+        }
+    };
+    let follow = async {
+        match source {
+            Source::Dir(path) => {
+                Dir::new(&path).follow(tx).await;
+                Ok(())
+            }
+            Source::Cluster(settings) => reflect::follow(settings, tx).await,
+        }
+    };
+    let (followed, ()) = tokio::join!(follow, forward);
+    followed?;
+    anyhow::bail!("the source of objects has ended")
+}
+
+/// Follows the node's addresses; what goes wrong there is tried again.
+async fn addresses(facts: Facts, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    loop {
+        let (tx, mut rx) = mpsc::channel(4);
+        let forward = async {
+            while let Some(facts) = rx.recv().await {
+                if inputs.send(Input::Facts(facts)).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let (followed, ()) = tokio::join!(node::addresses::follow(facts.clone(), tx), forward);
+        if let Err(error) = followed {
+            tracing::warn!(%error, "the node's addresses cannot be followed; trying again");
+        }
+        time::sleep(backoff.pause()).await;
+    }
+}
+
+type Files = std_mpsc::Sender<(Status, Arc<BTreeMap<u32, ServicePortKey>>)>;
+
+/// A thread that writes the files, so that the straight line never waits for a
+/// file system.
+fn writer(dir: StateDir) -> io::Result<Files> {
+    let (tx, rx) = std_mpsc::channel::<(Status, Arc<BTreeMap<u32, ServicePortKey>>)>();
+    thread::Builder::new().name("files".into()).spawn(move || {
+        let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
+        let mut failed = false;
+        for (status, names) in rx {
+            let mut result = dir.write_status(&status);
+            if result.is_ok() && !written.as_ref().is_some_and(|w| Arc::ptr_eq(w, &names)) {
+                result = dir.write_names(&names);
+                written = Some(names);
+            }
+            match result {
+                Ok(()) => failed = false,
+                Err(error) if !failed => {
+                    failed = true;
+                    tracing::warn!(%error, "files for `bascule status` cannot be written; give another directory with --state-dir");
+                }
+                Err(_) => {}
+            }
+        }
+    })?;
+    Ok(tx)
+}
+
+/// Takes inputs, works when work is due, until the inputs end.
+async fn straight_line<D: Dataplane>(
+    mut core: Core<D>,
+    mut queue: mpsc::Receiver<Input>,
+    shared: Shared,
+    files: Files,
+) {
+    let mut tell_at = Instant::now();
+    loop {
+        let due = core.due();
+        tokio::select! {
+            biased;
+            input = queue.recv() => match input {
+                Some(input) => core.take(input),
+                None => break,
+            },
+            () = time::sleep_until(due.into()) => {}
+        }
+        // What has come meanwhile goes into the same round.
+        for _ in 0..QUEUE {
+            match queue.try_recv() {
+                Ok(input) => core.take(input),
+                Err(_) => break,
+            }
+        }
+        let now = Instant::now();
+        if now >= core.due() {
+            core.work(now);
+        }
+        if Instant::now() >= tell_at {
+            tell_at = Instant::now() + TELL;
+            if let Some(status) = core.tell() {
+                let names = shared.names.read().map(|n| n.clone()).unwrap_or_default();
+                // The writer lives as long as this thread.
+                let _ = files.send((status, names));
+            }
+        }
+    }
+}

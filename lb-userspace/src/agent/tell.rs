@@ -1,0 +1,101 @@
+//! What the straight line tells: the log, the metrics of problems, the names of
+//! services, and its status.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use lb_plan::model::ServicePortKey;
+
+use super::{
+    core::{Core, Dataplane},
+    fold::Told,
+    state::{Status, Trouble},
+};
+use crate::health;
+
+impl<D: Dataplane> Core<D> {
+    pub(super) fn trouble(&mut self, place: String, message: Option<String>) {
+        match message {
+            Some(message) => {
+                let said = self.troubles.insert(place.clone(), message.clone());
+                if said.as_ref() != Some(&message) {
+                    let note = "what is known stays in force";
+                    tracing::warn!(%place, "{message}; {note}");
+                }
+            }
+            None => {
+                if self.troubles.remove(&place).is_some() {
+                    tracing::info!(%place, "is well again");
+                }
+            }
+        }
+        self.shared
+            .metrics
+            .source_troubles
+            .set(self.troubles.len() as i64);
+        self.untold = true;
+    }
+
+    /// Tells others what changed: problems, names. Once a tick, after the work,
+    /// because it costs more the more services there are.
+    ///
+    /// Returns the status, if it changed.
+    pub fn tell(&mut self) -> Option<Status> {
+        let described = self.dataplane.describe();
+        if !std::mem::take(&mut self.untold) && described == self.described {
+            return None;
+        }
+        self.described = described;
+        let mut told: Vec<Told> = self
+            .store
+            .problems()
+            .map(|(key, p)| Told::new(key.to_string(), p.reason, p.message.clone()))
+            .collect();
+        let planned = self.planner.problems();
+        told.extend(
+            planned
+                .into_iter()
+                .map(|p| Told::new(format!("Service {}", p.object), p.reason, p.message)),
+        );
+        self.shared
+            .metrics
+            .set_problems(told.iter().map(|t| t.reason));
+        self.fold.tell(told, self.ticks);
+        self.tell_names();
+        Some(self.status())
+    }
+
+    fn tell_names(&self) {
+        let names: BTreeMap<u32, ServicePortKey> = self
+            .planner
+            .service_ids()
+            .map(|(id, key)| (id, key.clone()))
+            .collect();
+        if let Ok(mut shared) = self.shared.names.write()
+            && **shared != names
+        {
+            *shared = Arc::new(names);
+        }
+    }
+
+    fn status(&self) -> Status {
+        let trouble = |(place, message): (&String, &String)| Trouble {
+            place: place.clone(),
+            message: message.clone(),
+        };
+        Status {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.view.name.to_string(),
+            started: health::time(self.started.1),
+            synced: self.planned,
+            waiting_for: self.store.unsynced().map(|k| k.name().into()).collect(),
+            last_update: self.updated.map(health::time),
+            services: self.planner.services(),
+            pending_writes: self.dataplane.pending(),
+            troubles: self.troubles.iter().map(trouble).collect(),
+            problems: self.fold.standing(),
+            problem_count: self.fold.count(),
+            datapath: self.described.clone(),
+        }
+    }
+}
