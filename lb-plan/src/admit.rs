@@ -99,13 +99,17 @@ impl Planner {
             backends: &mut self.backends,
             ghosts: &mut self.ghosts,
             now: self.now,
+            preferred: None,
         };
         let mut sets = Vec::with_capacity(plan.sets.len());
-        for set in &plan.sets {
-            match self
-                .tables
-                .acquire(set, plan.key.protocol.number(), &mut means)
-            {
+        let proto = plan.key.protocol.number();
+        for (index, set) in (0..).zip(&plan.sets) {
+            let own = plan.frontends.iter().filter(|f| f.set == Some(index));
+            means.preferred = own
+                .filter_map(|f| self.claims.ghost(&f.key(proto)))
+                .map(|f| f.slots)
+                .next();
+            match self.tables.acquire(set, proto, &mut means) {
                 Ok(set) => sets.push(set),
                 Err(full) => {
                     sets.into_iter()
@@ -128,7 +132,7 @@ impl Planner {
         let mut found = plan
             .frontends
             .iter()
-            .filter_map(|f| self.claims.ghost_service(&f.key(proto)));
+            .filter_map(|f| Some(self.claims.ghost(&f.key(proto))?.service));
         let id = match found.find(|id| self.ghost_services.contains(id)) {
             Some(id) => {
                 self.ghost_services.remove(&id);

@@ -71,10 +71,9 @@ impl Claims {
         }
     }
 
-    /// The service id that a frontend of before has, which nobody has claimed.
-    pub(crate) fn ghost_service(&self, key: &FrontendKey) -> Option<u32> {
-        let ghost = self.ghosts.contains(key).then(|| self.written.get(key))??;
-        (ghost.service != 0).then_some(ghost.service)
+    /// A frontend of before that nobody has claimed.
+    pub(crate) fn ghost(&self, key: &FrontendKey) -> Option<&Frontend> {
+        self.ghosts.contains(key).then(|| self.written.get(key))?
     }
 
     /// Unclaimed frontends of before with this service id.

@@ -135,13 +135,15 @@ impl Ghosts {
         self.lengths.contains(&len)
     }
 
-    /// Takes a table with exactly these slots over: its first slot.
-    pub(crate) fn adopt(&mut self, slots: &[u32]) -> Option<u32> {
+    /// Takes a table with exactly these slots over, `preferred` if that is one:
+    /// its first slot.
+    pub(crate) fn adopt(&mut self, slots: &[u32], preferred: Option<u32>) -> Option<u32> {
         let len = slots.len() as u32;
         let starts = self.by_hash.get(&(len, hash(slots)))?;
-        let owned = |start: &&u32| self.tables.get(&(**start, len)).is_some_and(|g| g.owns);
-        let same = |start: &&u32| self.read(**start, len) == slots;
-        let start = *starts.iter().filter(owned).find(same)?;
+        let owned = |start: &u32| self.tables.get(&(*start, len)).is_some_and(|g| g.owns);
+        let same = |start: &u32| owned(start) && self.read(*start, len) == slots;
+        let preferred = preferred.filter(|p| starts.contains(p) && same(p));
+        let start = preferred.or_else(|| starts.iter().copied().find(same))?;
         self.tables.get_mut(&(start, len))?.owns = false;
         Some(start)
     }

@@ -164,7 +164,10 @@ impl Planner {
 
     /// A service is gone. Nothing happens before the next batch.
     pub fn remove(&mut self, key: &ServiceKey) {
-        self.blocked.remove(key);
+        if self.blocked.remove(key).is_some() {
+            // What was found in the maps and was kept for it may go now.
+            self.unsettled |= self.claims.has_ghosts();
+        }
         self.pending.remove(key);
         if self.services.contains_key(key) {
             self.removals.insert(key.clone());
@@ -325,6 +328,7 @@ impl Planner {
             backends: &mut self.backends,
             ghosts: &mut self.ghosts,
             now: self.now,
+            preferred: None,
         };
         port.sets
             .iter()

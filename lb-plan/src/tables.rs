@@ -73,6 +73,8 @@ pub(crate) struct Means<'a> {
     pub(crate) backends: &'a mut Backends,
     pub(crate) ghosts: &'a mut Ghosts,
     pub(crate) now: u64,
+    /// First slot of the table that the set's frontends have in the maps.
+    pub(crate) preferred: Option<u32>,
 }
 
 impl Tables {
@@ -156,7 +158,7 @@ impl Tables {
         let mut slots = None;
         if means.ghosts.has_table(size) {
             let built = maglev::build(&eligible, size);
-            if let Some(start) = means.ghosts.adopt(&built) {
+            if let Some(start) = means.ghosts.adopt(&built, means.preferred) {
                 return Ok(Place {
                     start,
                     len: size,

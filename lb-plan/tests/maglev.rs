@@ -186,7 +186,7 @@ fn any_members(max: usize, weights: std::ops::Range<u32>) -> impl Strategy<Value
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn equal_members_share_to_within_one_slot(set in any_members(120, 1..2)) {

@@ -10,6 +10,9 @@ use lb_plan::{
     op::{Batch, Op},
 };
 
+/// Where a frontend leads: flags, affinity, and for each slot address and port.
+pub(crate) type Target = (u32, u32, Vec<(String, u16)>);
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Maps {
     pub(crate) frontends: BTreeMap<FrontendKey, Frontend>,
@@ -139,12 +142,6 @@ impl Maps {
             return;
         }
         assert!(f.service > 0 && f.service < self.limits.services);
-        let vip = FrontendKey {
-            port: lb_common::Be16::new(0),
-            proto: 0,
-            ..*key
-        };
-        let _ = vip;
         let ids = match f.len {
             0 => Vec::new(),
             1 => vec![f.slots],
@@ -181,7 +178,7 @@ impl Maps {
 
     /// A digest of where every frontend leads, without ids: for each slot the
     /// backend's address and port.
-    pub(crate) fn targets(&self) -> BTreeMap<FrontendKey, (u32, u32, Vec<(String, u16)>)> {
+    pub(crate) fn targets(&self) -> BTreeMap<FrontendKey, Target> {
         let target = |id: &u32| {
             let b = self.backends[id];
             (b.addr.to_string(), b.port.get())

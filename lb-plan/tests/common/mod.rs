@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod maps;
+pub(crate) mod world;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -169,6 +170,45 @@ pub(crate) fn load_balancer(addresses: &[&str]) -> Service {
             .collect(),
         ..web()
     }
+}
+
+/// A Service with a NodePort: its ClusterIP frontend is internal traffic, its
+/// NodePort frontend external traffic.
+pub(crate) fn exposed() -> Service {
+    Service {
+        kind: ServiceType::NodePort,
+        ports: vec![port("http:80/TCP>30080")],
+        ..web()
+    }
+}
+
+pub(crate) fn of(endpoints: Vec<Endpoint>) -> Vec<EndpointSlice> {
+    vec![slice(WEB, "web-1", &["http:8080/TCP"], endpoints)]
+}
+
+/// Where the four frontends of [`exposed`] lead: ClusterIP from inside and
+/// outside, NodePort from inside and outside. Addresses without their ports.
+pub(crate) fn leads(svc: &Service, endpoints: Vec<Endpoint>, node: &NodeView) -> [String; 4] {
+    let text = dump(svc, &of(endpoints), node);
+    [
+        "10.96.0.1:80/TCP internal",
+        "10.96.0.1:80/TCP external",
+        "192.168.0.1:30080/TCP internal",
+        "192.168.0.1:30080/TCP external",
+    ]
+    .map(|frontend| {
+        let line = lines(&text, &format!("frontend {frontend} "), "")
+            .pop()
+            .unwrap_or_default();
+        let to = line.split(" to ").nth(1).unwrap_or_default();
+        let dropped = if line.contains("drop-if-empty") {
+            " dropped"
+        } else {
+            ""
+        };
+        let set = to.split(' ').next().unwrap_or_default();
+        set.replace(":8080", "") + dropped
+    })
 }
 
 /// The node `here` in zone `z1`, with 192.168.0.1 and fd00::1.
