@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod args;
+pub mod flows;
 pub mod log;
 pub mod rows;
 pub mod status;
