@@ -7,16 +7,11 @@ use lb_common::schema::{Kind, MMAPABLE};
 use super::{
     error::Error,
     map::{BpfMap, Entries, WriteError},
-    mmap::Window,
+    mmap::Mapped,
     store::{MapStore, out_of_range},
     table::Table,
 };
 
-/// Arrays up to this size are mapped whole. The kernel maps every page of a
-/// window at once, and all of them count as the agent's resident memory.
-const WHOLE: usize = 8 << 20;
-/// Larger ones are mapped in pieces of this size, one at a time.
-const PIECE: usize = 2 << 20;
 /// Bytes of zeros that one call writes to per-CPU counters.
 const ZEROS: usize = 1 << 20;
 
@@ -24,15 +19,8 @@ const ZEROS: usize = 1 << 20;
 #[derive(Debug)]
 pub struct KernelStore {
     maps: Vec<BpfMap>,
-    windows: Vec<Option<Piece>>,
+    windows: Vec<Mapped>,
     clean: Vec<Clean>,
-}
-
-#[derive(Debug)]
-struct Piece {
-    first: u32,
-    count: u32,
-    window: Window,
 }
 
 /// Which counters are known to be zero without asking: those of a map that was
@@ -71,9 +59,13 @@ impl KernelStore {
             })
             .collect();
         let maps: Vec<BpfMap> = maps.into_iter().map(|(map, _)| map).collect();
+        let windows = maps
+            .iter()
+            .map(|map| Mapped::new(map.info().value_size as usize, map.info().max_entries, true))
+            .collect();
         Self {
-            windows: maps.iter().map(|_| None).collect(),
             maps,
+            windows,
             clean,
         }
     }
@@ -90,32 +82,6 @@ impl KernelStore {
             call: "dup",
             source,
         })
-    }
-
-    /// The window that holds element `index` of an array, and its first element.
-    fn window(&mut self, table: Table, index: u32) -> io::Result<&Piece> {
-        let map = &self.maps[table as usize];
-        let slot = &mut self.windows[table as usize];
-        let holds = |p: &Piece| index >= p.first && index - p.first < p.count;
-        if !slot.as_ref().is_some_and(holds) {
-            let info = map.info();
-            let bytes = (info.value_size as usize).next_multiple_of(8);
-            let whole = bytes * info.max_entries as usize <= WHOLE;
-            let piece = if whole {
-                info.max_entries
-            } else {
-                (PIECE / bytes) as u32
-            };
-            let first = index / piece * piece;
-            let count = piece.min(info.max_entries - first);
-            let window = Window::new(map.fd(), info.value_size as usize, first, count, true)?;
-            *slot = Some(Piece {
-                first,
-                count,
-                window,
-            });
-        }
-        slot.as_ref().ok_or_else(out_of_range)
     }
 }
 
@@ -162,13 +128,12 @@ impl MapStore for KernelStore {
         }
         let mut done = 0;
         while done < count {
-            let index = first + done;
-            let piece = self.window(table, index)?;
-            let at = index - piece.first;
-            let here = (piece.count - at).min(count - done);
-            let (from, to) = (done as usize * size, (done + here) as usize * size);
-            piece.window.write(at as usize, &values[from..to]);
-            done += here;
+            let map = &self.maps[table as usize];
+            let (window, at, left) = self.windows[table as usize].at(map.fd(), first + done)?;
+            let here = left.min((count - done) as usize);
+            let from = done as usize * size;
+            window.write(at, &values[from..from + here * size]);
+            done += here as u32;
         }
         Ok(())
     }
@@ -193,14 +158,9 @@ impl MapStore for KernelStore {
             }
             return Ok(out);
         }
-        let piece = (PIECE / size.next_multiple_of(8)) as u32;
-        let mut done = 0;
-        while done < count {
-            let here = piece.min(count - done);
-            let window = Window::new(map.fd(), size, first + done, here, false)?;
-            window.read(0, here as usize, &mut out);
-            done += here;
-        }
+        // A mapping of its own: reading leaves the one for writing where it is.
+        let mut mapped = Mapped::new(size, info.max_entries, false);
+        mapped.read(map.fd(), (first, count), &mut out)?;
         Ok(out)
     }
 

@@ -136,6 +136,81 @@ impl Drop for Window {
     }
 }
 
+/// Arrays up to this size are mapped whole. The kernel maps every page of a
+/// window at once, and all of them count as the agent's resident memory.
+const WHOLE: usize = 8 << 20;
+/// Larger ones are mapped in pieces of this size, one at a time.
+const PIECE: usize = 2 << 20;
+
+/// An array of any size as memory, of which a piece is mapped at a time.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    value_size: usize,
+    entries: u32,
+    writable: bool,
+    piece: Option<(u32, Window)>,
+}
+
+impl Mapped {
+    /// An array with these values and entries; nothing is mapped yet.
+    pub(super) fn new(value_size: usize, entries: u32, writable: bool) -> Self {
+        Self {
+            value_size,
+            entries,
+            writable,
+            piece: None,
+        }
+    }
+
+    /// The window that holds element `index`, the element's place in it, and how
+    /// many elements follow there, itself included.
+    pub(super) fn at(
+        &mut self,
+        map: BorrowedFd<'_>,
+        index: u32,
+    ) -> io::Result<(&Window, usize, usize)> {
+        let holds = |(first, window): &(u32, Window)| {
+            index >= *first && ((index - first) as usize) < window.count
+        };
+        if !self.piece.as_ref().is_some_and(holds) {
+            let stride = self.value_size.next_multiple_of(8);
+            let whole = stride * self.entries as usize <= WHOLE;
+            let len = if whole {
+                self.entries
+            } else {
+                (PIECE / stride) as u32
+            };
+            let first = index / len * len;
+            let count = len.min(self.entries - first);
+            // The old piece goes first: two at once would double the memory.
+            self.piece = None;
+            let window = Window::new(map, self.value_size, first, count, self.writable)?;
+            self.piece = Some((first, window));
+        }
+        let (first, window) = self.piece.as_ref().ok_or_else(super::store::out_of_range)?;
+        let at = (index - first) as usize;
+        Ok((window, at, window.count - at))
+    }
+
+    /// Appends the values of consecutive elements to `out`. The caller has
+    /// checked that the array has them.
+    pub(super) fn read(
+        &mut self,
+        map: BorrowedFd<'_>,
+        (first, count): (u32, u32),
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let mut done = 0;
+        while done < count {
+            let (window, at, left) = self.at(map, first + done)?;
+            let here = left.min((count - done) as usize);
+            window.read(at, here, out);
+            done += here as u32;
+        }
+        Ok(())
+    }
+}
+
 /// Writes one element so that no reader meets a mixture of two: see the module.
 fn write_element(words: &[AtomicU64], value: &[u8]) {
     let Some((last, body)) = words.split_last() else {

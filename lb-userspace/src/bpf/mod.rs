@@ -1,17 +1,30 @@
 //! The datapath as the agent sees it: maps, programs, hooks. The only place
 //! that imports aya.
 
+mod actual;
 pub mod apply;
 #[cfg(test)]
 mod apply_tests;
+pub mod conntrack;
+mod counters;
+pub mod devices;
 mod error;
 pub mod failure;
 pub mod fake;
+mod gc;
 mod guard;
+mod janitor;
 pub mod kernel;
+mod layout;
+mod links;
+mod load;
 mod map;
 mod mmap;
+mod pins;
+mod probe;
+mod programs;
 mod settings;
+mod sockets;
 pub mod store;
 mod sys;
 pub mod table;
@@ -19,4 +32,7 @@ pub mod table;
 pub use apply::Programmer;
 pub use error::Error;
 pub use failure::{ApplyReport, Failure, Purge};
+pub use gc::FilterBits;
+pub use janitor::JanitorStats;
+pub use probe::{Feature, Features};
 pub use settings::{MapSizes, ProbeOverrides, Settings, SocketLb, XdpMode};

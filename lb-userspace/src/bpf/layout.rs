@@ -1,0 +1,209 @@
+//! Which pinned maps are taken over, and what becomes of the others.
+
+use lb_common::schema::{Kind, MapDef, Owner};
+
+use super::{
+    map::{BpfMap, WriteError},
+    mmap::Mapped,
+    sys::{MapInfo, NOEXIST},
+    table::Table,
+};
+
+/// What makes two maps the same to a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    /// `enum bpf_map_type`.
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    flags: u32,
+    pub(super) max_entries: u32,
+}
+
+impl Layout {
+    /// As the schema has it, with a size of the settings.
+    pub(super) fn expected(def: &MapDef, max_entries: u32) -> Self {
+        Self {
+            kind: kind_number(def.kind),
+            key_size: def.key_size,
+            value_size: def.value_size,
+            flags: def.flags,
+            max_entries,
+        }
+    }
+
+    /// As the kernel has it.
+    pub(super) fn of(info: &MapInfo) -> Self {
+        Self {
+            kind: info.kind,
+            key_size: info.key_size,
+            value_size: info.value_size,
+            flags: info.flags,
+            max_entries: info.max_entries,
+        }
+    }
+
+    fn same_elements(&self, other: &Self) -> bool {
+        let elements = |l: &Self| (l.kind, l.key_size, l.value_size, l.flags);
+        elements(self) == elements(other)
+    }
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "type {}, key {} bytes, value {} bytes, flags {:#x}, {} entries",
+            self.kind, self.key_size, self.value_size, self.flags, self.max_entries
+        )
+    }
+}
+
+/// The number of a kind in `enum bpf_map_type` (include/uapi/linux/bpf.h).
+fn kind_number(kind: Kind) -> u32 {
+    match kind {
+        Kind::Hash => 1,
+        Kind::Array => 2,
+        Kind::PerCpuArray => 6,
+        Kind::LruHash => 9,
+        Kind::LpmTrie => 11,
+    }
+}
+
+/// What becomes of a pinned map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It is used as it is.
+    Reuse,
+    /// A map of another size takes its place, with its entries.
+    Resize,
+    /// A new map takes its place: its layout is another one.
+    Replace,
+}
+
+/// Decides over a pinned map.
+pub(super) fn fate(expected: &Layout, found: &Layout) -> Fate {
+    if expected == found {
+        Fate::Reuse
+    } else if expected.same_elements(found) {
+        Fate::Resize
+    } else {
+        Fate::Replace
+    }
+}
+
+/// Whether everything that a map holds has room in a smaller one.
+pub(super) fn fits(table: Table, old: &BpfMap, entries: u32) -> std::io::Result<bool> {
+    if entries >= old.info().max_entries {
+        return Ok(true);
+    }
+    match table.def().kind {
+        Kind::Array => {
+            let info = old.info();
+            let mut mapped = Mapped::new(info.value_size as usize, info.max_entries, false);
+            let mut beyond = Vec::new();
+            mapped.read(old.fd(), (entries, info.max_entries - entries), &mut beyond)?;
+            Ok(beyond.iter().all(|byte| *byte == 0))
+        }
+        // Counters: what is lost of them is a number on a chart.
+        Kind::PerCpuArray => Ok(true),
+        Kind::Hash | Kind::LruHash | Kind::LpmTrie => {
+            let found = old.read_all()?.keys.len() / old.info().key_size as usize;
+            Ok(found <= entries as usize)
+        }
+    }
+}
+
+/// Copies a map's entries to one of another size, as many as it has room for.
+/// Returns how many had none. With `late`, only those that it does not have.
+pub(super) fn carry_over(
+    table: Table,
+    old: &BpfMap,
+    new: &BpfMap,
+    late: bool,
+) -> std::io::Result<usize> {
+    let def = table.def();
+    if def.kind == Kind::Array {
+        return carry_array(old, new).map(|()| 0);
+    }
+    if def.kind == Kind::PerCpuArray {
+        // Both count meanwhile, and neither is the whole: they start from zero.
+        return Ok(0);
+    }
+    let (key, value) = (old.info().key_size as usize, old.value_bytes());
+    let entries = old.read_all()?;
+    let total = entries.keys.len() / key;
+    let (mut at, mut lost) = (0, 0);
+    while at < total {
+        let flags = if late { NOEXIST } else { 0 };
+        let written = new.update_batch(
+            &entries.keys[at * key..],
+            &entries.values[at * value..],
+            flags,
+        );
+        let Err(WriteError { done, error }) = written else {
+            break;
+        };
+        match error.raw_os_error() {
+            Some(libc::EEXIST) => {}
+            Some(libc::E2BIG | libc::ENOSPC) => lost += 1,
+            _ => return Err(error),
+        }
+        at += done + 1;
+    }
+    Ok(lost)
+}
+
+fn carry_array(old: &BpfMap, new: &BpfMap) -> std::io::Result<()> {
+    const CHUNK: u32 = 65_536;
+    let size = old.info().value_size as usize;
+    let total = old.info().max_entries.min(new.info().max_entries);
+    let mut from = Mapped::new(size, old.info().max_entries, false);
+    let mut to = Mapped::new(size, new.info().max_entries, true);
+    let mut values = Vec::new();
+    let mut done = 0;
+    while done < total {
+        let (window, at, left) = to.at(new.fd(), done)?;
+        let here = (left as u32).min(total - done).min(CHUNK);
+        values.clear();
+        from.read(old.fd(), (done, here), &mut values)?;
+        window.write(at, &values);
+        done += here;
+    }
+    Ok(())
+}
+
+/// Whether a table is written by the agent alone.
+pub(super) fn agent_owned(table: Table) -> bool {
+    table.def().owner == Owner::Agent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(max_entries: u32) -> Layout {
+        Layout::expected(Table::lb_frontends_v1.def(), max_entries)
+    }
+
+    #[test]
+    fn only_an_equal_map_is_used_as_it_is() {
+        assert_eq!(fate(&layout(10), &layout(10)), Fate::Reuse);
+        assert_eq!(fate(&layout(10), &layout(20)), Fate::Resize);
+        let other_key = Layout {
+            key_size: 12,
+            ..layout(10)
+        };
+        assert_eq!(fate(&layout(10), &other_key), Fate::Replace);
+        let other_kind = Layout {
+            kind: kind_number(Kind::LruHash),
+            ..layout(10)
+        };
+        assert_eq!(fate(&layout(10), &other_kind), Fate::Replace);
+        let other_flags = Layout {
+            flags: 0,
+            ..layout(10)
+        };
+        assert_eq!(fate(&layout(10), &other_flags), Fate::Replace);
+    }
+}

@@ -1,0 +1,163 @@
+//! The programs of the object, loaded.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramError},
+};
+
+use super::error::{Error, chain};
+
+/// XDP on uplinks.
+pub(super) const XDP: &str = "lb_xdp";
+
+/// The hooks of a device's two directions: packets that come from the pod or
+/// the network, and packets that go there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct DeviceHooks {
+    /// Program of TC ingress.
+    pub(super) ingress: &'static str,
+    /// Program of TC egress.
+    pub(super) egress: &'static str,
+}
+
+/// Hooks of a pod's device.
+pub(super) const POD: DeviceHooks = DeviceHooks {
+    ingress: "lb_pod_ingress",
+    egress: "lb_pod_egress",
+};
+/// Hooks of an uplink.
+pub(super) const UPLINK: DeviceHooks = DeviceHooks {
+    ingress: "lb_up_ingress",
+    egress: "lb_up_egress",
+};
+
+/// The socket hooks, with their `enum bpf_attach_type`
+/// (include/uapi/linux/bpf.h).
+pub(super) const SOCKET: [(&str, u32); 8] = [
+    ("lb_connect4", 10),
+    ("lb_connect6", 11),
+    ("lb_sendmsg4", 14),
+    ("lb_sendmsg6", 15),
+    ("lb_recvmsg4", 19),
+    ("lb_recvmsg6", 20),
+    ("lb_getpeer4", 29),
+    ("lb_getpeer6", 30),
+];
+
+/// The loaded programs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    // Attaching by netlink goes through aya, which wants its programs mutable.
+    ebpf: Mutex<Ebpf>,
+    fds: HashMap<&'static str, OwnedFd>,
+    /// Why XDP is not to be had, if it is not.
+    xdp: Result<(), String>,
+}
+
+impl Programs {
+    /// Loads every program. XDP is an accelerator: without it the TC hooks do
+    /// all the work, so its failure is kept as a reason.
+    pub(super) fn load(mut ebpf: Ebpf) -> Result<Self, Error> {
+        let mut fds = HashMap::new();
+        let tc = [POD, UPLINK]
+            .into_iter()
+            .flat_map(|hooks| [hooks.ingress, hooks.egress]);
+        for name in tc.chain(SOCKET.iter().map(|(name, _)| *name)) {
+            fds.insert(name, load_one(&mut ebpf, name)?);
+        }
+        let xdp = match load_one(&mut ebpf, XDP) {
+            Ok(fd) => {
+                fds.insert(XDP, fd);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!("{error}; the TC hooks serve the uplinks alone");
+                Err(error.to_string())
+            }
+        };
+        Ok(Self {
+            ebpf: Mutex::new(ebpf),
+            fds,
+            xdp,
+        })
+    }
+
+    /// Why XDP is not to be had, if it is not.
+    pub(super) fn xdp_available(&self) -> Result<(), String> {
+        self.xdp.clone()
+    }
+
+    /// A program's descriptor.
+    pub(super) fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let fd = self.fds.get(name).ok_or_else(|| absent(name))?;
+        Ok(fd.as_fd())
+    }
+
+    /// The programs as aya's.
+    pub(super) fn aya(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn absent(program: &'static str) -> Error {
+    Error::Program {
+        program,
+        problem: "the eBPF object does not have it; build it with: cargo xtask build".to_owned(),
+    }
+}
+
+fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+    let refused = |error: ProgramError| Error::Program {
+        program: name,
+        problem: explain(&error),
+    };
+    let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
+    match program {
+        Program::Xdp(p) => p.load(),
+        Program::SchedClassifier(p) => p.load(),
+        Program::CgroupSockAddr(p) => p.load(),
+        other => {
+            let kind = other.prog_type();
+            let problem = format!("the object has it as {kind:?}, which the agent cannot attach");
+            return Err(Error::Program {
+                program: name,
+                problem,
+            });
+        }
+    }
+    .map_err(refused)?;
+    let fd = program.fd().map_err(refused)?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Error::Program {
+            program: name,
+            problem: error.to_string(),
+        })
+}
+
+/// A loading error in one line: the verifier's log can have thousands, and its
+/// last ones say what it objects to.
+fn explain(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return chain(error);
+    };
+    let log = verifier_log.to_string();
+    let tail: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let tail = &tail[tail.len().saturating_sub(6)..];
+    tracing::debug!("verifier: {log}");
+    format!("the kernel refused it ({io_error}): {}", tail.join(" | "))
+}
