@@ -1,1 +1,4 @@
-//! stub
+//! Helpers of the tests that need root, a kernel or a cluster.
+
+pub mod e2e;
+pub mod lab;

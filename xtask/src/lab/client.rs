@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,6 +16,9 @@ use super::server::Answer;
 
 /// Connections that are open at once.
 const PARALLEL: u32 = 8;
+
+/// Unanswered connections after which the rest is not tried: each takes its whole time.
+const HOPELESS: u64 = PARALLEL as u64;
 
 /// What a worker is asked to do.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -75,25 +78,21 @@ pub(crate) fn run(request: &Request) -> Report {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= request.connections {
+                    if number >= request.connections || hopeless(&all) {
                         return;
                     }
                     let start = Instant::now();
                     let outcome = connect(request, number);
                     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                     // Poisoned only if another thread panicked, and then the scope panics anyway.
-                    let mut all = all
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                     all.1.extend(outcome.is_ok().then_some(micros));
                     all.0.count(outcome);
                 }
             });
         }
     });
-    let (mut report, mut times) = all
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut report, mut times) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     times.sort_unstable();
     let at = |percent: usize| {
         times
@@ -103,6 +102,11 @@ pub(crate) fn run(request: &Request) -> Report {
     };
     (report.p50_us, report.p99_us) = (at(50), at(99));
     report
+}
+
+fn hopeless(all: &Mutex<(Report, Vec<u64>)>) -> bool {
+    let all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    all.0.errors.get("timeout").is_some_and(|n| *n >= HOPELESS)
 }
 
 impl Report {
@@ -121,7 +125,7 @@ fn connect(request: &Request, number: u32) -> Result<Answer, String> {
     let timeout = Duration::from_millis(request.timeout_ms);
     let outcome = if request.proto == "tcp" {
         http(request.target, timeout)
-    } else if request.connected || number % 2 == 0 {
+    } else if request.connected || number.is_multiple_of(2) {
         udp_connected(request.target, timeout)
     } else {
         udp_unconnected(request.target, timeout)

@@ -74,6 +74,9 @@ pub(crate) struct Args {
     /// Build and run the agent with optimisations
     #[arg(long)]
     release: bool,
+    /// Use this agent and build nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "release")]
+    bascule: Option<PathBuf>,
     /// Run the agent on this machine with these flags, instead of the lab
     #[arg(last = true, value_name = "AGENT FLAGS")]
     agent: Vec<OsString>,
@@ -84,17 +87,27 @@ pub(crate) struct Args {
 /// # Errors
 /// Something is missing, does not build, or could not be brought up or taken down.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let nightly = setup::ensure(setup::Need::Kernel)?;
-    build::bpf(&nightly)?;
-    build::host(args.release)?;
-    let profile = if args.release { "release" } else { "debug" };
-    let bascule = paths::root().join("target").join(profile).join("bascule");
+    let bascule = agent(args)?;
     if !args.agent.is_empty() {
         // Returns only if it fails.
         let error = Command::new(&bascule).arg("agent").args(&args.agent).exec();
         return Err(error).with_context(|| format!("cannot run {}", bascule.display()));
     }
     lab(args, &bascule)
+}
+
+/// The agent's program: built, unless the user has one.
+fn agent(args: &Args) -> Result<PathBuf> {
+    if let Some(given) = &args.bascule {
+        return given
+            .canonicalize()
+            .with_context(|| format!("cannot find the agent {}", given.display()));
+    }
+    let nightly = setup::ensure(setup::Need::Kernel)?;
+    build::bpf(&nightly)?;
+    build::host(args.release)?;
+    let profile = if args.release { "release" } else { "debug" };
+    Ok(paths::root().join("target").join(profile).join("bascule"))
 }
 
 fn lab(args: &Args, bascule: &Path) -> Result<ExitCode> {

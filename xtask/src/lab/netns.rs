@@ -69,6 +69,9 @@ pub(crate) fn add(netns: &str, forwards: bool) -> Result<()> {
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
         ("ipv6/conf/default/accept_ra", "0"),
+        // An error for every packet that cannot go on: the default is one a second.
+        ("ipv4/icmp_ratelimit", "0"),
+        ("ipv6/icmp/ratelimit", "0"),
         // Equal routes are chosen by ports as well, as a router of a data centre does.
         ("ipv4/fib_multipath_hash_policy", "1"),
         ("ipv6/fib_multipath_hash_policy", "1"),

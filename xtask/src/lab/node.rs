@@ -35,8 +35,12 @@ pub(crate) fn make_fabric() -> Result<()> {
              addr add {}/64 dev br0 nodad\n\
              link set br0 up\n\
              route add unreachable 0.0.0.0/0\n\
-             route add unreachable ::/0\n",
-            GATEWAY.v4, GATEWAY.v6
+             route add unreachable ::/0\n\
+             {}",
+            GATEWAY.v4,
+            GATEWAY.v6,
+            // The errors must find their way to the pods.
+            Node::ALL.map(pod_routes).concat()
         ),
     )
 }
@@ -77,14 +81,19 @@ pub(crate) fn make(node: Node) -> Result<()> {
         GATEWAY.v4, GATEWAY.v6
     );
     for other in Node::ALL.into_iter().filter(|n| *n != node) {
-        let (v4, v6) = other.pod_networks();
-        let via = other.addrs();
-        script.push_str(&format!(
-            "route add {v4} via {}\nroute add {v6} via {}\n",
-            via.v4, via.v6
-        ));
+        script.push_str(&pod_routes(other));
     }
     ip(Some(&netns), &script)
+}
+
+/// Routes to a node's pods.
+fn pod_routes(node: Node) -> String {
+    let (v4, v6) = node.pod_networks();
+    let via = node.addrs();
+    format!(
+        "route add {v4} via {}\nroute add {v6} via {}\n",
+        via.v4, via.v6
+    )
 }
 
 /// Makes a node's directories and mounts its bpffs.

@@ -29,10 +29,8 @@ pub(crate) fn render(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<Str
     let mut i = 0;
     while i < rows.len() {
         let key = &rows[i].0.key;
-        let service = rows[i..]
-            .iter()
-            .take_while(|(r, _)| r.key.service == key.service)
-            .count();
+        let same = |r: &Row| (&r.key.service, r.key.kind) == (&key.service, key.kind);
+        let service = rows[i..].iter().take_while(|(r, _)| same(r)).count();
         lines.extend(service_lines(&rows[i..i + service], detail, paint));
         i += service;
     }
@@ -100,7 +98,7 @@ fn heading(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String> {
     vec![state + &verdict, paint.ink(Ink::Faint, &columns)]
 }
 
-/// A service's name and backends, and its frontends below.
+/// A service's name, kind and backends, and its frontends of that kind below.
 fn service_lines(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String> {
     let mut pods: Vec<&str> = rows.iter().flat_map(|(r, _)| expected(r)).collect();
     pods.sort_unstable();
@@ -110,9 +108,11 @@ fn service_lines(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String>
         (Expect::Sticky(_), _) => format!("{} (one for each client)", pods.join(" ")),
         _ => pods.join(" "),
     };
+    let key = &rows[0].0.key;
+    let title = format!("{} {}", key.service, key.kind.label());
     let mut lines = vec![format!(
         "{}  {}",
-        paint.ink(Ink::Strong, &rows[0].0.key.service),
+        paint.ink(Ink::Strong, &title),
         paint.ink(Ink::Faint, &note)
     )];
     let mut i = 0;

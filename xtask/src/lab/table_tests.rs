@@ -61,7 +61,7 @@ fn every_place_has_a_line_and_every_backend_a_bar() {
     let expected = "\
 480 connections in 2 of 2 rows; 1 not as they should be (see the end)
   frontend                    from     conns  err   ns share of each backend
-default/web  n1-a n2-a n3-a
+default/web ClusterIP  n1-a n2-a n3-a
   10.96.0.10:80/tcp           pod        240    0  182 █▍  33% █▎  32% █▍  35%
                               node       240    1  182 ██  50% █   25% █   25%
 

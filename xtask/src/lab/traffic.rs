@@ -18,14 +18,22 @@ use super::{signals, stats};
 /// way, and those that are dropped take their whole time.
 const FEW: u32 = 8;
 /// Milliseconds after which a connection that should succeed has failed. A lost SYN is sent
-/// again after a second, and two of them are still no failure.
-const PATIENT_MS: u64 = 4000;
+/// again after a second, which is slow and no failure.
+const PATIENT_MS: u64 = 2500;
 /// Milliseconds after which a connection that should get no answer has got none.
 const BRIEF_MS: u64 = 400;
 
+/// Rows without any answer after which the others get the brief time as well, so that a lab
+/// in which nothing works says so soon.
+const SILENT_ROWS: u32 = 5;
+
 /// The workers.
 #[derive(Debug)]
-pub(crate) struct Workers(BTreeMap<Place, Worker>);
+pub(crate) struct Workers {
+    at: BTreeMap<Place, Worker>,
+    /// Rows in a row that should have been answered and were not at all.
+    silent: u32,
+}
 
 #[derive(Debug)]
 struct Worker {
@@ -59,7 +67,10 @@ impl Workers {
                 },
             );
         }
-        Ok(Self(workers))
+        Ok(Self {
+            at: workers,
+            silent: 0,
+        })
     }
 
     /// Has the connections of one row opened.
@@ -68,6 +79,7 @@ impl Workers {
     /// The worker ended, or a signal came.
     pub(crate) fn send(&mut self, row: &Row, connections: u32) -> Result<Report> {
         let brief = matches!(row.expect, Expect::Refused | Expect::Dropped);
+        let impatient = row.expect == Expect::Dropped || self.silent >= SILENT_ROWS;
         let request = Request {
             target: row.key.target,
             proto: row.key.proto.to_string(),
@@ -76,18 +88,20 @@ impl Workers {
             } else {
                 connections
             },
-            timeout_ms: if row.expect == Expect::Dropped {
-                BRIEF_MS
-            } else {
-                PATIENT_MS
-            },
+            timeout_ms: if impatient { BRIEF_MS } else { PATIENT_MS },
             connected: brief,
         };
         let place = row.key.place;
-        let worker = self.0.get_mut(&place).context("there is no such place")?;
-        worker
+        let worker = self.at.get_mut(&place).context("there is no such place")?;
+        let report = worker
             .ask(&request)
-            .with_context(|| format!("the client at {} ended", place.label()))
+            .with_context(|| format!("the client at {} ended", place.label()))?;
+        if !report.backends.is_empty() {
+            self.silent = 0;
+        } else if !brief {
+            self.silent += 1;
+        }
+        Ok(report)
     }
 }
 
