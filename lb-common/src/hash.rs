@@ -63,7 +63,7 @@ const fn fold(a: Addr) -> u64 {
 /// What a bit of the filter stands for.
 pub mod filter_kind {
     /// (vip, 0, 0): the destination is a vip.
-    pub const VIP: u32 = 1;
+    pub const VIP: u32 = 0;
     /// (vip, port, protocol): the destination is a frontend.
     pub const FRONTEND: u32 = 2;
     /// (address, port, protocol): the source is a backend.
@@ -74,10 +74,11 @@ pub mod filter_kind {
 /// `bit >> 6`, below [`crate::limits::FILTER_WORDS`].
 #[inline(always)]
 pub const fn filter_bit(kind: u32, addr: Addr, port: Be16, proto: u8) -> u32 {
-    // One multiplication, and its best bits, the upper ones: a packet that is
-    // none of ours pays for nothing else.
-    let h = (fold(addr) ^ ports(Be16::new(kind as u16), port, proto)).wrapping_mul(K1);
-    ((h ^ (h >> 29)).wrapping_mul(K2) >> (64 - FILTER_SHIFT)) as u32
+    // The address is mixed first and alone: a packet asks for its vip and then
+    // for its frontend, and the compiler computes the common part once.
+    let h = fold(addr).wrapping_mul(K1);
+    let h = h ^ (h >> 29) ^ ports(Be16::new(kind as u16), port, proto);
+    (h.wrapping_mul(K2) >> (64 - FILTER_SHIFT)) as u32
 }
 
 const FILTER_SHIFT: u32 = (crate::limits::FILTER_WORDS * 64).ilog2();

@@ -2,11 +2,10 @@
 
 use lb_common::{
     CtEntry, CtKey, Frontend, FrontendKey, NodeConfig, Reason, backend_flags, ct_flags,
-    frontend_flags, limits, scope,
+    frontend_flags, limits,
 };
 
 use crate::{
-    Hook,
     env::{Env, Step},
     family::Family,
     parse::Headers,
@@ -14,18 +13,8 @@ use crate::{
     tables::{Hit, Insert, InsertError, Tables},
 };
 
-/// The first packet of a flow, and where it came in.
-pub struct First<'a, F: Family> {
-    /// Its headers.
-    pub headers: &'a Headers<F::Addr>,
-    /// Its hook.
-    pub hook: Hook,
-    /// Bytes of the frame.
-    pub bytes: u32,
-}
-
 /// Opens a flow to a backend of the packet's frontend, and says in `to` what to
-/// write into its packets.
+/// write into its packets. `bytes` is the length of the frame.
 ///
 /// # Errors
 /// The reason of the refusal or drop; [`Reason::NotOurs`] where the packet is the
@@ -34,12 +23,13 @@ pub struct First<'a, F: Family> {
 pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
     t: &T,
     e: &E,
-    first: &First<'_, F>,
+    h: &Headers<F::Addr>,
     to: &mut Hit<F::Addr>,
+    bytes: u32,
 ) -> Result<(), Reason> {
-    choose(t, e, first, to)?;
+    choose(t, e, h, to)?;
     if !E::DRY {
-        record(t, e, first, to)?;
+        record(t, e, h, to, bytes)?;
     }
     Ok(())
 }
@@ -53,11 +43,12 @@ pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
 fn choose<F: Family, T: Tables<F>, E: Env<F>>(
     t: &T,
     e: &E,
-    first: &First<'_, F>,
+    h: &Headers<F::Addr>,
     to: &mut Hit<F::Addr>,
 ) -> Result<(), Reason> {
-    let key = &first.headers.tuple;
-    let frontend = find::<F, T>(t, first.headers, first.hook.scope)?;
+    let key = &h.tuple;
+    let scope = e.hook().scope;
+    let frontend = find::<F, T>(t, h, scope)?;
     let client = F::wide(key.src);
     if frontend.flags & frontend_flags::SOURCE_RANGES != 0
         && !t.in_source_ranges(frontend.service, client)
@@ -73,8 +64,8 @@ fn choose<F: Family, T: Tables<F>, E: Env<F>>(
     };
     let client = Client {
         addr: client,
-        hash: F::hash(key.src, key.dst, sport, dport, first.headers.proto()),
-        scope: first.hook.scope,
+        hash: F::hash(key.src, key.dst, sport, dport, h.proto()),
+        scope,
     };
     let (id, backend) = select(t, e, &frontend, &client)?;
     *to = Hit {
@@ -86,7 +77,7 @@ fn choose<F: Family, T: Tables<F>, E: Env<F>>(
         backend: id,
         service: frontend.service,
     };
-    let external = first.hook.scope == scope::EXTERNAL;
+    let external = scope == lb_common::scope::EXTERNAL;
     if external {
         to.flags |= ct_flags::EXTERNAL;
         if backend.flags & backend_flags::LOCAL == 0
@@ -116,11 +107,12 @@ fn node_addr<F: Family>(node: &NodeConfig) -> Result<F::Addr, Reason> {
 fn record<F: Family, T: Tables<F>, E: Env<F>>(
     t: &T,
     e: &E,
-    first: &First<'_, F>,
+    h: &Headers<F::Addr>,
     to: &mut Hit<F::Addr>,
+    bytes: u32,
 ) -> Result<(), Reason> {
     let now = e.now();
-    let key = &first.headers.tuple;
+    let key = &h.tuple;
     // LLVM would make calls of `memset` from constant zeros: a loop over bytes.
     let zero = core::hint::black_box(0u32);
     t.with_entry(|entry| {
@@ -140,12 +132,12 @@ fn record<F: Family, T: Tables<F>, E: Env<F>>(
         };
         find_port(t, e, to, entry, key)?;
         entry.packets = 1;
-        entry.bytes = u64::from(first.bytes);
+        entry.bytes = u64::from(bytes);
         entry.src = to.src;
         entry.dst = to.dst;
         entry.sport = to.sport;
         entry.dport = to.dport;
-        entry.flags = to.flags | first.headers.flags;
+        entry.flags = to.flags | h.flags;
         t.ct_insert(key, entry, Insert::Any)
             .map_err(|_| Reason::ConntrackFull)
     })
@@ -298,7 +290,7 @@ fn find<F: Family, T: Tables<F>>(
 
 /// Whether a packet's destination is a vip, and not an address of the node
 /// besides: what the vip does not serve goes nowhere.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn is_vip_only<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>, scope: u8) -> bool {
     let key = FrontendKey {
         addr: F::wide(h.tuple.dst),

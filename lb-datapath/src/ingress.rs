@@ -7,8 +7,7 @@ use crate::{
     Hook, Outcome, Verdict,
     env::{Env, Way},
     family::Family,
-    flow::{self, First},
-    nat,
+    flow, nat,
     packet::Packet,
     parse::{self, Headers},
     refuse,
@@ -55,7 +54,7 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     // The wide addresses are in memory, as the key of lookups: without this they
     // would be kept in spill slots besides.
     let h: &Headers<F::Addr> = if F::V6 { core::hint::black_box(h) } else { h };
-    let mut hit = Hit::none();
+    let mut hit = Hit::nothing(&h.tuple);
     let known = if F::V6 {
         known_apart::<F, P, T, E>(p, t, e, h, &mut hit)
     } else {
@@ -69,12 +68,7 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
             _ => Reason::Reply,
         }
     } else {
-        let first = First {
-            headers: h,
-            hook: e.hook(),
-            bytes: p.len(),
-        };
-        match flow::open(t, e, &first, &mut hit) {
+        match flow::open(t, e, h, &mut hit, p.len()) {
             Ok(()) => Reason::NewFlow,
             Err(Reason::NotOurs) => return Outcome::pass(Reason::NotOurs),
             Err(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {

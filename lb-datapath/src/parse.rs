@@ -72,8 +72,10 @@ pub fn ipv4<P: Packet>(p: &P) -> Option<Headers<Be32>> {
     })
 }
 
-/// Parses an IPv6 header and the extension headers that follow it.
-#[inline(always)]
+/// Parses an IPv6 header and the extension headers that follow it. A function of
+/// its own in the kernel, so that eight words of addresses lie in memory once and
+/// not in spill slots besides.
+#[inline(never)]
 pub fn ipv6<P: Packet>(p: &P) -> Option<Headers<Addr>> {
     let h: Ipv6Header = p.read(ETH_LEN)?;
     if h.version_flow.get() >> 28 != 6 {

@@ -55,23 +55,22 @@ pub struct Hit<A> {
     pub service: u32,
 }
 
-impl<A: Copy + bytemuck::Zeroable> Hit<A> {
-    /// Room for one.
+impl<A: Copy> Hit<A> {
+    /// A translation that changes nothing: room for another. (Room of zeros would
+    /// be cleared by a call of `memset`, a loop over bytes on the BPF target.)
     #[inline(always)]
-    pub fn none() -> Self {
+    pub fn nothing(tuple: &CtKey<A>) -> Self {
         Self {
-            src: A::zeroed(),
-            dst: A::zeroed(),
-            sport: lb_common::Be16::new(0),
-            dport: lb_common::Be16::new(0),
+            src: tuple.src,
+            dst: tuple.dst,
+            sport: tuple.sport,
+            dport: tuple.dport,
             flags: 0,
             backend: 0,
             service: 0,
         }
     }
-}
 
-impl<A: Copy> Hit<A> {
     /// What a packet needs of an entry.
     #[inline(always)]
     pub fn of(entry: &CtEntry<A>) -> Self {
