@@ -7,6 +7,7 @@ pub mod apply;
 mod apply_tests;
 pub mod conntrack;
 mod counters;
+mod datapath;
 pub mod devices;
 mod error;
 pub mod failure;
@@ -28,8 +29,10 @@ mod sockets;
 pub mod store;
 mod sys;
 pub mod table;
+pub mod views;
 
 pub use apply::Programmer;
+pub use datapath::{Datapath, HookState, Status};
 pub use error::Error;
 pub use failure::{ApplyReport, Failure, Purge};
 pub use gc::FilterBits;

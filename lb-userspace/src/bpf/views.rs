@@ -1,0 +1,429 @@
+//! The pinned maps, to look at: what the command line shows, whether or not an
+//! agent runs. Maps are opened to be read only.
+
+use std::{collections::BTreeMap, io};
+
+use lb_common::{
+    Addr, Affinity, AffinityKey, Backend, Be32, CtEntry, CtKey, Frontend, FrontendKey, NodeConfig,
+    PacketCounter, Reason, ServiceCounter, backend_flags,
+    conntrack::TICK_SHIFT,
+    ct_flags,
+    schema::{Kind, Owner},
+};
+use serde::Serialize;
+
+use super::{
+    conntrack::{Side, now, peer_key, state},
+    counters,
+    error::Error,
+    gc::Family,
+    links::pinned,
+    load::map_error,
+    map::BpfMap,
+    mmap::Mapped,
+    pins::{Pins, pin_error},
+    settings::Settings,
+    store::values_of,
+    sys::{F_RDONLY, LinkTarget},
+    table::{Table, Typed, typed},
+};
+
+/// The pinned maps of a node.
+#[derive(Debug)]
+pub struct Views {
+    pins: Pins,
+}
+
+/// A map, for lists.
+#[derive(Clone, Debug, Serialize)]
+pub struct MapView {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub holds: &'static str,
+    /// Whether the agent writes it, or the datapath.
+    pub owner: &'static str,
+    /// Entries in use; `None` for counters, whose elements are always there.
+    pub used: Option<u64>,
+    /// Most entries.
+    pub entries: u32,
+    /// Bytes of kernel memory.
+    pub bytes: u64,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView {
+    /// The client's address.
+    pub client: (Addr, u16),
+    /// The frontend that it dialled.
+    pub frontend: (Addr, u16),
+    /// The backend.
+    pub backend: (Addr, u16),
+    /// The source that the backend sees.
+    pub source: (Addr, u16),
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Service id.
+    pub service: u32,
+    /// Backend id.
+    pub backend_id: u32,
+    /// Its state, one of [`super::conntrack::TIMEOUTS`].
+    pub state: &'static str,
+    /// Seconds since its first packet.
+    pub age: u64,
+    /// Seconds since its last packet in either direction.
+    pub idle: u64,
+    /// Packets and bytes to the backend.
+    pub forward: PacketCounter,
+    /// Packets and bytes to the client.
+    pub reply: PacketCounter,
+    /// [`ct_flags`] of the forward direction.
+    pub flags: u32,
+}
+
+/// An attached program.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkView {
+    /// Name of its pin.
+    pub name: String,
+    /// Where: a device's index or a cgroup's id.
+    pub target: String,
+    /// The kernel's id of the program.
+    pub program: u32,
+}
+
+impl Views {
+    /// The pins under the directory of the settings.
+    ///
+    /// # Errors
+    /// There is none: no agent has run there.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        let dir = settings.pin_dir();
+        std::fs::metadata(&dir).map_err(|source| pin_error("open", &dir, source))?;
+        Ok(Self {
+            pins: Pins::existing(dir),
+        })
+    }
+
+    fn map(&self, table: Table, flags: u32) -> Result<BpfMap, Error> {
+        self.pins.open(table, flags)?.ok_or_else(|| {
+            let missing = io::Error::from(io::ErrorKind::NotFound);
+            pin_error("open", &self.pins.map(table), missing)
+        })
+    }
+
+    fn all<T: Typed>(&self) -> Result<Vec<(T::Key, T::Value)>, Error> {
+        let map = self.map(T::TABLE, F_RDONLY)?;
+        let entries = map
+            .read_all()
+            .map_err(|source| map_error(T::TABLE, "read", source))?;
+        Ok(entries.typed::<T>().collect())
+    }
+
+    /// Frontends, in their natural order.
+    ///
+    /// # Errors
+    /// A map is not pinned or cannot be read; the same holds for all others.
+    pub fn frontends(&self) -> Result<Vec<(FrontendKey, Frontend)>, Error> {
+        let mut all = self.all::<typed::lb_frontends_v1>()?;
+        all.sort_unstable_by_key(|(key, _)| *key);
+        Ok(all)
+    }
+
+    /// Live backends, by id.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn backends(&self) -> Result<BTreeMap<u32, Backend>, Error> {
+        let map = self.map(Table::lb_backends_v1, F_RDONLY)?;
+        let bytes = array(Table::lb_backends_v1, &map, (0, map.info().max_entries))?;
+        let live = |b: &Backend| b.flags & backend_flags::LIVE != 0;
+        Ok((0..)
+            .zip(values_of::<Backend>(&bytes))
+            .filter(|(_, b)| live(b))
+            .collect())
+    }
+
+    /// How many slots each backend of a frontend has: its share of new flows.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn shares(&self, frontend: &Frontend) -> Result<BTreeMap<u32, u32>, Error> {
+        match frontend.len {
+            0 => Ok(BTreeMap::new()),
+            1 => Ok(BTreeMap::from([(frontend.slots, 1)])),
+            len => {
+                let map = self.map(Table::lb_slots_v1, F_RDONLY)?;
+                let bytes = array(Table::lb_slots_v1, &map, (frontend.slots, len))?;
+                let mut shares = BTreeMap::new();
+                values_of::<u32>(&bytes).for_each(|id| *shares.entry(id).or_default() += 1);
+                Ok(shares)
+            }
+        }
+    }
+
+    /// Session affinities.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, Error> {
+        self.all::<typed::lb_affinity_v1>()
+    }
+
+    /// What the datapath knows of its node.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn node(&self) -> Result<NodeConfig, Error> {
+        let map = self.map(Table::lb_node_v1, F_RDONLY)?;
+        let found = map.lookup(&0u32.to_ne_bytes());
+        let found = found.map_err(|source| map_error(Table::lb_node_v1, "read", source))?;
+        let config = found.and_then(|bytes| values_of(&bytes).next());
+        Ok(config.unwrap_or_else(bytemuck::Zeroable::zeroed))
+    }
+
+    /// Packets and bytes by reason.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn reasons(&self) -> Result<Vec<(Reason, PacketCounter)>, Error> {
+        let map = self.map(Table::lb_reasons_v1, F_RDONLY)?;
+        counters::reasons(&map).map_err(|source| map_error(Table::lb_reasons_v1, "read", source))
+    }
+
+    /// What services carried, by service id.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn service_counters(&self, count: u32) -> Result<Vec<ServiceCounter>, Error> {
+        self.carried(Table::lb_svc_ctr_v1, count)
+    }
+
+    /// What backends carried, by backend id.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn backend_counters(&self, count: u32) -> Result<Vec<ServiceCounter>, Error> {
+        self.carried(Table::lb_be_ctr_v1, count)
+    }
+
+    fn carried(&self, table: Table, count: u32) -> Result<Vec<ServiceCounter>, Error> {
+        let map = self.map(table, F_RDONLY)?;
+        counters::carried(&map, count).map_err(|source| map_error(table, "read", source))
+    }
+
+    /// Flows, each once.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn flows(&self) -> Result<Vec<FlowView>, Error> {
+        let mut all = flows(&self.all::<typed::lb_ct4_v1>()?, now());
+        all.extend(flows(&self.all::<typed::lb_ct6_v1>()?, now()));
+        Ok(all)
+    }
+
+    /// Forgets every flow; returns how many entries there were. Established
+    /// connections go on if their frontend still leads to the same backend.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn flush(&self) -> Result<u64, Error> {
+        let mut count = 0;
+        for table in [Table::lb_ct4_v1, Table::lb_ct6_v1] {
+            let map = self.map(table, 0)?;
+            let keys = map
+                .read_all()
+                .map_err(|e| map_error(table, "read", e))?
+                .keys;
+            map.delete_batch(&keys)
+                .map_err(|e| map_error(table, "delete", e.error))?;
+            count += keys.len() as u64 / u64::from(map.info().key_size);
+        }
+        Ok(count)
+    }
+
+    /// Every map, with how full it is.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn maps(&self) -> Result<Vec<MapView>, Error> {
+        let views = Table::ALL.iter().map(|table| {
+            let map = self.map(*table, F_RDONLY)?;
+            let fail = |source| map_error(*table, "read", source);
+            Ok(MapView {
+                name: table.name(),
+                holds: table.def().doc,
+                owner: if table.def().owner == Owner::Agent {
+                    "agent"
+                } else {
+                    "datapath"
+                },
+                used: self.used(*table, &map)?,
+                entries: map.info().max_entries,
+                bytes: map.memory().map_err(fail)?,
+            })
+        });
+        views.collect()
+    }
+
+    fn used(&self, table: Table, map: &BpfMap) -> Result<Option<u64>, Error> {
+        let fail = |source| map_error(table, "read", source);
+        Ok(match (table, table.def().kind) {
+            (_, Kind::PerCpuArray) => None,
+            (Table::lb_slots_v1, _) => {
+                // Tables are shared: each counts once.
+                let frontends = self.frontends()?;
+                let tables = frontends.iter().filter(|(_, value)| value.len > 1);
+                let tables: BTreeMap<u32, u32> =
+                    tables.map(|(_, value)| (value.slots, value.len)).collect();
+                Some(tables.values().map(|len| u64::from(*len)).sum())
+            }
+            (Table::lb_backends_v1, _) => Some(self.backends()?.len() as u64),
+            (Table::lb_filter_v1, _) => {
+                let bytes = array(table, map, (0, map.info().max_entries))?;
+                Some(
+                    values_of::<u64>(&bytes)
+                        .map(|word| u64::from(word.count_ones()))
+                        .sum(),
+                )
+            }
+            (_, Kind::Array) => Some(u64::from(map.info().max_entries)),
+            _ => {
+                let keys = map.read_all().map_err(fail)?.keys.len() as u64;
+                Some(keys / u64::from(map.info().key_size))
+            }
+        })
+    }
+
+    /// Attached programs.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn links(&self) -> Result<Vec<LinkView>, Error> {
+        let links = pinned(&self.pins.links())?
+            .into_iter()
+            .map(|link| LinkView {
+                target: match link.target {
+                    Some(LinkTarget::Device(0) | LinkTarget::Cgroup(0)) => "gone".to_owned(),
+                    Some(LinkTarget::Device(index)) => format!("device {index}"),
+                    Some(LinkTarget::Cgroup(id)) => format!("cgroup {id}"),
+                    Some(LinkTarget::Other) | None => "unknown".to_owned(),
+                },
+                name: link.name,
+                program: link.prog_id,
+            });
+        Ok(links.collect())
+    }
+
+    /// The directory of the pins.
+    pub fn dir(&self) -> &std::path::Path {
+        self.pins.dir()
+    }
+}
+
+fn array(table: Table, map: &BpfMap, (first, count): (u32, u32)) -> Result<Vec<u8>, Error> {
+    let info = map.info();
+    let mut out = Vec::new();
+    let count = count.min(info.max_entries.saturating_sub(first));
+    Mapped::new(info.value_size as usize, info.max_entries, false)
+        .read(map.fd(), (first, count), &mut out)
+        .map_err(|source| map_error(table, "map", source))?;
+    Ok(out)
+}
+
+/// Joins the two entries of each flow; `now` in ticks.
+fn flows<A: Family + Ord>(entries: &[(CtKey<A>, CtEntry<A>)], now: u32) -> Vec<FlowView> {
+    let by_key: BTreeMap<&CtKey<A>, &CtEntry<A>> = entries.iter().map(|(k, e)| (k, e)).collect();
+    let forward = entries
+        .iter()
+        .filter(|(_, entry)| entry.flags & ct_flags::REPLY == 0);
+    let view = |(key, entry): &(CtKey<A>, CtEntry<A>)| {
+        let reply = by_key.get(&peer_key(key, entry)).copied();
+        let (there, back) = (Side::from(entry), reply.map(Side::from));
+        let last = back.map_or(there.last_seen, |side| side.last_seen.max(there.last_seen));
+        FlowView {
+            client: (key.src.wide(), key.sport.get()),
+            frontend: (key.dst.wide(), key.dport.get()),
+            backend: (entry.dst.wide(), entry.dport.get()),
+            source: (entry.src.wide(), entry.sport.get()),
+            protocol: key.proto as u8,
+            service: entry.service,
+            backend_id: entry.backend,
+            state: state(key.proto, Some(&there), back.as_ref()).state,
+            age: seconds(now.saturating_sub(entry.created)),
+            idle: seconds(now.saturating_sub(last)),
+            forward: PacketCounter {
+                packets: entry.packets,
+                bytes: entry.bytes,
+            },
+            reply: reply.map_or_else(PacketCounter::default, |entry| PacketCounter {
+                packets: entry.packets,
+                bytes: entry.bytes,
+            }),
+            flags: entry.flags,
+        }
+    };
+    forward.map(view).collect()
+}
+
+fn seconds(ticks: u32) -> u64 {
+    (u64::from(ticks) << TICK_SHIFT) / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{Be16, proto};
+
+    use super::*;
+
+    #[test]
+    fn the_two_entries_of_a_flow_are_shown_as_one() {
+        let ip = |last: u32| Be32::new(0x0a00_0000 | last);
+        let key = |src, dst, sport, dport| CtKey {
+            src: ip(src),
+            dst: ip(dst),
+            sport: Be16::new(sport),
+            dport: Be16::new(dport),
+            proto: u32::from(proto::TCP),
+        };
+        let entry = |to: CtKey<Be32>, flags, packets, last_seen| CtEntry {
+            packets,
+            bytes: packets * 100,
+            src: to.src,
+            dst: to.dst,
+            sport: to.sport,
+            dport: to.dport,
+            flags: flags | ct_flags::SEEN,
+            backend: 7,
+            service: 3,
+            created: 1000,
+            last_seen,
+            reserved: [0; 4],
+        };
+        let entries = [
+            (
+                key(2, 1, 8080, 4000),
+                entry(key(9, 1, 80, 4000), ct_flags::REPLY, 4, 1060),
+            ),
+            (
+                key(1, 9, 4000, 80),
+                entry(key(1, 2, 4000, 8080), 0, 5, 1050),
+            ),
+        ];
+        let found = flows(&entries, 1100);
+        let [flow] = &found[..] else {
+            panic!("{found:?}")
+        };
+        let addr = |last, port| (Addr::v4(ip(last)), port);
+        assert_eq!((flow.client, flow.frontend), (addr(1, 4000), addr(9, 80)));
+        assert_eq!((flow.backend, flow.source), (addr(2, 8080), addr(1, 4000)));
+        assert_eq!((flow.forward.packets, flow.reply.packets), (5, 4));
+        assert_eq!(
+            (flow.state, flow.service, flow.backend_id),
+            ("TCP, established", 3, 7)
+        );
+        // 100 and 40 ticks of 1.074 s.
+        assert_eq!((flow.age, flow.idle), (107, 42));
+    }
+}
