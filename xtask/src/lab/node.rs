@@ -19,6 +19,23 @@ pub(crate) const UPLINK: &str = "eth0";
 const HEALTHZ: &str = "127.0.0.1:10256";
 const METRICS: &str = "127.0.0.1:10249";
 
+/// Sizes of the agent's maps: three agents share this machine, and the defaults are for
+/// clusters. A round of the examples takes about 20,000 entries of conntrack a family.
+const SIZES: [&str; 12] = [
+    "--max-frontends",
+    "4096",
+    "--max-backends",
+    "4096",
+    "--max-services",
+    "4096",
+    "--max-slots",
+    "262144",
+    "--max-conntrack",
+    "131072",
+    "--max-sockets",
+    "65536",
+];
+
 /// Makes the fabric: a bridge, which is the default gateway and refuses what it has no route
 /// for, so that a packet that should have been translated fails at once.
 ///

@@ -51,17 +51,33 @@ pub(crate) fn interactive() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
-/// Lines of the terminal.
-fn height() -> usize {
+/// Lines and columns of the terminal.
+fn size() -> (usize, usize) {
     // SAFETY: an all-zero winsize is a valid value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes a winsize to the pointer, which is valid for the call.
     let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
-    if done && size.ws_row > 0 {
-        size.ws_row.into()
-    } else {
-        24
+    let or = |n: u16, default| if done && n > 0 { n.into() } else { default };
+    (or(size.ws_row, 24), or(size.ws_col, 80))
+}
+
+/// The part of `line` that fits into `width` columns; colours take none. A line that wrapped
+/// would be two, and the frame would creep down the screen.
+fn fit(line: &str, width: usize) -> String {
+    let (mut text, mut used, mut colour) = (String::new(), 0, false);
+    for c in line.chars() {
+        if c == '\x1b' {
+            colour = true;
+        } else if !colour {
+            used += 1;
+        }
+        if used > width {
+            return text + "\x1b[0m";
+        }
+        colour &= c != 'm';
+        text.push(c);
     }
+    text
 }
 
 /// A block of lines at the end of the screen, redrawn in place.
@@ -76,12 +92,13 @@ impl Frame {
     /// # Errors
     /// The terminal is gone.
     pub(crate) fn draw(&mut self, lines: &[String], turn: usize) -> io::Result<()> {
-        let page = page(lines, height().saturating_sub(1), turn);
+        let (height, width) = size();
+        let page = page(lines, height.saturating_sub(1), turn);
         let mut text = String::new();
         if self.drawn > 0 {
             text.push_str(&format!("\x1b[{}A", self.drawn));
         }
-        for line in &page {
+        for line in page.iter().map(|line| fit(line, width)) {
             // Each line is cleared to its end, so that nothing flickers.
             text.push_str(&format!("\r{line}\x1b[K\n"));
         }
@@ -127,6 +144,14 @@ mod tests {
     #[test]
     fn what_fits_is_shown_whole() {
         assert_eq!(page(&lines(10), 10, 3), lines(10));
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_colours_take_no_room() {
+        assert_eq!(fit("abc", 3), "abc");
+        assert_eq!(fit("abcd", 3), "abc\x1b[0m");
+        assert_eq!(fit("\x1b[31mabc\x1b[0m", 3), "\x1b[31mabc\x1b[0m");
+        assert_eq!(fit("a\x1b[31mbcd\x1b[0m", 2), "a\x1b[31mb\x1b[0m");
     }
 
     #[test]
