@@ -12,15 +12,8 @@ use crate::{elf, paths, setup, ui};
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 /// Code generation for the kernel.
 /// - debug information and `--btf`: `bpftool` prints map fields and source lines by it;
-/// - cpu v3 (kernel 5.1): 32-bit jumps and ALU, 2 % fewer instructions;
-/// - misaligned access: packet headers are read as words, which the verifier allows where the
-///   machine has efficient unaligned access (x86-64, arm64).
-const BPF_FLAGS: [&str; 4] = [
-    "-Cdebuginfo=2",
-    "-Clink-arg=--btf",
-    "-Ctarget-cpu=v3",
-    "-Ctarget-feature=+allows-misaligned-mem-access",
-];
+/// - cpu v3 (kernel 5.1): 32-bit jumps and ALU, 2 % fewer instructions.
+const BPF_FLAGS: [&str; 3] = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
 
 /// What to build.
 #[derive(Debug, clap::Args)]
@@ -52,14 +45,20 @@ pub(crate) fn bpf(nightly: &setup::Nightly) -> Result<()> {
     bpf_cargo(nightly, "build")
         .args(["--package", "lb-ebpf"])
         .run()?;
+    publish("bascule-bpf", &paths::bpf_object())?;
+    publish("bascule-bench", &paths::bench_object())
+}
+
+/// Checks what cargo built and puts it in its place.
+fn publish(bin: &str, object: &Path) -> Result<()> {
     let built = paths::bpf_target()
         .join(BPF_TARGET)
-        .join("release/bascule-bpf");
+        .join("release")
+        .join(bin);
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let summary =
         elf::check(&bytes).with_context(|| format!("{} cannot be loaded", built.display()))?;
-    let object = paths::bpf_object();
-    if replace_if_changed(&object, &bytes)? {
+    if replace_if_changed(object, &bytes)? {
         ui::say(format!("{}: {summary}", object.display()));
     }
     Ok(())

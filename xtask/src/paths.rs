@@ -31,3 +31,8 @@ pub(crate) fn bpf_target() -> PathBuf {
 pub(crate) fn bpf_object() -> PathBuf {
     bpf_target().join("bascule.o")
 }
+
+/// The object file with the programs that benchmarks compare with.
+pub(crate) fn bench_object() -> PathBuf {
+    bpf_target().join("bench.o")
+}
