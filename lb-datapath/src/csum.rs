@@ -4,6 +4,7 @@
 //! one's complement sum does not depend on byte order (RFC 1071, section 2(B)).
 
 use bytemuck::Pod;
+use lb_common::Be16;
 
 /// A one's complement sum, folded to 16 bits only at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,6 +71,16 @@ impl Sum {
     pub const fn update(self, field: u16) -> u16 {
         Self(self.0 + !field as u64).checksum()
     }
+}
+
+/// The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1).
+#[inline(always)]
+pub fn pseudo<A: Pod>(src: &A, dst: &A, proto: u8, len: u32) -> Sum {
+    Sum::ZERO
+        .with(src)
+        .with(dst)
+        .add16(Be16::new(u16::from(proto)).raw())
+        .add16(Be16::new(len as u16).raw())
 }
 
 #[cfg(test)]

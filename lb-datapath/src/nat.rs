@@ -4,9 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use lb_common::{Addr, Be16, Be32, proto};
 
 use crate::{
-    csum::Sum,
+    csum::{Sum, pseudo},
     family::Family,
-    packet::{ETH_LEN, EthHeader, Packet},
+    packet::{Delta, ETH_LEN, EthHeader, Packet},
     parse::Headers,
     tables::Hit,
 };
@@ -61,7 +61,13 @@ fn rewrite<F: Family, P: Packet>(
         .add16(to.dport.raw());
     let udp = h.proto() == proto::UDP;
     let field = h.l4 + if udp { 6 } else { 16 };
-    p.fix_l4_csum(field, addrs, ports, udp)?;
+    let l4_len = h.len.wrapping_sub(h.l4 - ETH_LEN);
+    let delta = Delta {
+        addrs,
+        ports,
+        pseudo: pseudo(&from.src, &from.dst, h.proto(), l4_len),
+    };
+    p.fix_l4_csum(field, &delta, udp)?;
     F::write(p, h, to, addrs, h.ttl - u8::from(hop))
 }
 

@@ -22,15 +22,25 @@ pub trait Packet {
     #[must_use]
     fn write<T: NoUninit>(&mut self, off: u32, value: &T) -> Option<()>;
 
-    /// Corrects the TCP or UDP checksum at an offset for a change of addresses
-    /// (which the pseudo header has) and of ports (which it has not). A UDP
-    /// checksum of zero, which means none (RFC 768), stays.
+    /// Corrects the TCP or UDP checksum at an offset. A UDP checksum of zero, which
+    /// means none (RFC 768), stays.
     #[must_use]
-    fn fix_l4_csum(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()>;
+    fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()>;
 
     /// Makes the frame longer or shorter at its end. What is new is undefined.
     #[must_use]
     fn resize(&mut self, len: u32) -> Option<()>;
+}
+
+/// What changes in a packet, for [`Packet::fix_l4_csum`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delta {
+    /// Of the addresses, which the pseudo header has.
+    pub addrs: Sum,
+    /// Of the ports, which it has not.
+    pub ports: Sum,
+    /// The sum of the pseudo header as it was.
+    pub pseudo: Sum,
 }
 
 /// Corrects a checksum that is complete in the packet, for [`Packet::fix_l4_csum`].

@@ -6,7 +6,7 @@ use lb_common::{Addr, Be16, Be32, Reason, proto};
 
 use crate::{
     Outcome, Verdict,
-    csum::Sum,
+    csum::{Sum, pseudo},
     family::Family,
     nat,
     packet::{ETH_LEN, Ipv4Header, Ipv6Header, Packet, TcpHeader, tcp_flags},
@@ -54,16 +54,6 @@ pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
         Some(()) => Outcome::new(Verdict::TurnAround, Reason::EchoReply),
         None => Outcome::drop(Reason::WriteFailed),
     }
-}
-
-/// The sum of a pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1).
-#[inline(always)]
-fn pseudo<A: Pod>(src: &A, dst: &A, proto: u8, len: u32) -> Sum {
-    Sum::ZERO
-        .with(src)
-        .with(dst)
-        .add16(Be16::new(u16::from(proto)).raw())
-        .add16(Be16::new(len as u16).raw())
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ use lb_datapath::{
     egress::egress,
     family::{Family, V4, V6},
     ingress::ingress,
-    packet::ethertype,
+    packet::{Delta, ethertype, fix_complete_csum},
 };
 
 use crate::{
@@ -28,15 +28,16 @@ use crate::{
     maps::KernelMaps,
 };
 
-/// An skb. It is written by helpers only: a program that wrote to the packet
-/// directly would make the kernel copy the head of every cloned skb, that is of
-/// every TCP segment that a local socket sends, ours or not.
-pub(crate) struct TcPacket<F> {
+/// An skb. Where it comes from a local socket it is written by helpers only: a
+/// program that wrote to it directly would make the kernel copy the head of every
+/// cloned skb, that is of every TCP segment that a local socket sends, ours or
+/// not. What arrives by an uplink is not cloned and is written directly.
+pub(crate) struct TcPacket<F, const DIRECT: bool> {
     ctx: *mut __sk_buff,
     family: PhantomData<F>,
 }
 
-impl<F> TcPacket<F> {
+impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
     #[inline(always)]
     fn at<T>(&self, off: u32) -> Option<usize> {
         // Volatile: see `xdp::bounds`.
@@ -58,28 +59,12 @@ impl<F> TcPacket<F> {
         (unsafe { bpf_l4_csum_replace(self.ctx, off, 0, u64::from(delta), flags) } == 0)
             .then_some(())
     }
-}
 
-impl<F: Family> Packet for TcPacket<F> {
+    /// Corrects a checksum of which nobody knows whether it is complete: the
+    /// helpers know it by the skb. They take one call for the pseudo header and
+    /// one for the rest.
     #[inline(always)]
-    fn len(&self) -> u32 {
-        // SAFETY: as in `at`.
-        unsafe { (*self.ctx).len }
-    }
-    #[inline(always)]
-    fn read<T: CheckedBitPattern + Pod>(&self, off: u32) -> Option<T> {
-        // SAFETY: the bounds were checked, here and by the verifier.
-        self.at::<T>(off).map(|p| unsafe { bytes::load(p) })
-    }
-    #[inline(always)]
-    fn write<T: NoUninit>(&mut self, off: u32, value: &T) -> Option<()> {
-        let from = core::ptr::from_ref(value).cast();
-        // SAFETY: the value is as long as is said; the helper checks the offset.
-        (unsafe { bpf_skb_store_bytes(self.ctx, off, from, size_of::<T>() as u32, 0) } == 0)
-            .then_some(())
-    }
-    #[inline(always)]
-    fn fix_l4_csum(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
+    fn fix_by_helpers(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
         let mangled = if udp { BPF_F_MARK_MANGLED_0 } else { 0 };
         let addrs = addrs.fold32();
         self.replace(off, addrs, BPF_F_PSEUDO_HDR | mangled)?;
@@ -97,6 +82,57 @@ impl<F: Family> Packet for TcPacket<F> {
             self.replace(off, ports, mangled)?;
         }
         Some(())
+    }
+
+    /// Whether the checksum at an offset is certainly complete. One that a device
+    /// is to complete later (CHECKSUM_PARTIAL) is the sum of the pseudo header; of
+    /// GSO packets we do not know the length that went into it.
+    #[inline(always)]
+    fn is_complete(&self, off: u32, pseudo: Sum) -> Option<bool> {
+        let field: u16 = self.read(off)?;
+        // SAFETY: the context is valid.
+        let gso = unsafe { (*self.ctx).gso_size };
+        Some(gso == 0 && field != pseudo.fold16())
+    }
+}
+
+impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as in `at`.
+        unsafe { (*self.ctx).len }
+    }
+    #[inline(always)]
+    fn read<T: CheckedBitPattern + Pod>(&self, off: u32) -> Option<T> {
+        // SAFETY: the bounds were checked, here and by the verifier.
+        self.at::<T>(off).map(|p| unsafe { bytes::load(p) })
+    }
+    #[inline(always)]
+    fn write<T: NoUninit>(&mut self, off: u32, value: &T) -> Option<()> {
+        if DIRECT {
+            // SAFETY: the bounds were checked, here and by the verifier.
+            return self.at::<T>(off).map(|p| unsafe { bytes::store(p, value) });
+        }
+        let from = core::ptr::from_ref(value).cast();
+        // SAFETY: the value is as long as is said; the helper checks the offset.
+        (unsafe { bpf_skb_store_bytes(self.ctx, off, from, size_of::<T>() as u32, 0) } == 0)
+            .then_some(())
+    }
+    #[inline(always)]
+    fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()> {
+        if DIRECT && self.is_complete(off, delta.pseudo)? {
+            fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)?;
+            if !F::V6 {
+                // What went into the field came out of the ports and of the
+                // pseudo header: with CHECKSUM_COMPLETE the packet's own sum
+                // changes by the latter, which the IPv4 header makes up for
+                // once only. Fails where there is no such sum.
+                // SAFETY: the context is valid.
+                let _ = unsafe { bpf_csum_update(self.ctx, !delta.addrs.fold32()) };
+            }
+            return Some(());
+        }
+        self.fix_by_helpers(off, delta.addrs, delta.ports, udp)
     }
     #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
@@ -162,19 +198,19 @@ fn by_family(
 
 #[inline(never)]
 fn pod4(ctx: *mut __sk_buff) -> i32 {
-    forward::<V4>(ctx, Hook::POD)
+    forward::<V4, false>(ctx, Hook::POD)
 }
 #[inline(never)]
 fn pod6(ctx: *mut __sk_buff) -> i32 {
-    forward::<V6>(ctx, Hook::POD)
+    forward::<V6, false>(ctx, Hook::POD)
 }
 #[inline(never)]
 fn up4(ctx: *mut __sk_buff) -> i32 {
-    forward::<V4>(ctx, Hook::UPLINK)
+    forward::<V4, true>(ctx, Hook::UPLINK)
 }
 #[inline(never)]
 fn up6(ctx: *mut __sk_buff) -> i32 {
-    forward::<V6>(ctx, Hook::UPLINK)
+    forward::<V6, true>(ctx, Hook::UPLINK)
 }
 #[inline(never)]
 fn reply4(ctx: *mut __sk_buff) -> i32 {
@@ -196,7 +232,7 @@ fn env(ctx: *mut __sk_buff, hook: Hook) -> Live {
 }
 
 #[inline(always)]
-fn forward<F: Family>(ctx: *mut __sk_buff, hook: Hook) -> i32
+fn forward<F: Family, const DIRECT: bool>(ctx: *mut __sk_buff, hook: Hook) -> i32
 where
     KernelMaps: lb_datapath::Tables<F>,
     Live: lb_datapath::Env<F>,
@@ -204,7 +240,7 @@ where
     // See `xdp::run`.
     let ctx = core::hint::black_box(ctx);
     let env = env(ctx, hook);
-    let mut p = TcPacket::<F> {
+    let mut p = TcPacket::<F, DIRECT> {
         ctx,
         family: PhantomData,
     };
@@ -220,7 +256,7 @@ where
 {
     let ctx = core::hint::black_box(ctx);
     let env = env(ctx, Hook::POD);
-    let mut p = TcPacket::<F> {
+    let mut p = TcPacket::<F, false> {
         ctx,
         family: PhantomData,
     };

@@ -10,10 +10,9 @@ use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
 use lb_common::Be16;
 use lb_datapath::{
     Hook, Packet, Verdict,
-    csum::Sum,
     family::{Family, V4, V6},
     ingress::ingress,
-    packet::{ethertype, fix_complete_csum},
+    packet::{Delta, ethertype, fix_complete_csum},
 };
 
 use crate::{
@@ -78,8 +77,8 @@ impl Packet for XdpPacket {
         self.at::<T>(off).map(|p| unsafe { bytes::store(p, value) })
     }
     #[inline(always)]
-    fn fix_l4_csum(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
-        fix_complete_csum(self, off, addrs.plus(ports), udp)
+    fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()> {
+        fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)
     }
     #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
