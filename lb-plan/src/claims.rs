@@ -96,7 +96,10 @@ impl Claims {
             .ghosts
             .iter()
             .filter(|k| !self.touched.contains_key(k))
-            .filter(|k| k.proto != 0 || !self.touched_vips.contains(&(k.addr, k.scope)))
+            .filter(|k| {
+                let vip = **k == vip_key(k.addr, k.scope);
+                !vip || !self.touched_vips.contains(&(k.addr, k.scope))
+            })
             .partition(|k| keep.contains(k));
         self.touched.extend(gone.into_iter().map(|k| (*k, None)));
         kept.into_iter()

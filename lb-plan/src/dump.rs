@@ -32,7 +32,7 @@ impl Planner {
         lines.extend(self.ranges.iter().map(|r| {
             let owner = self.owner(r.service.get());
             let v4 = r.addr.is_v4() && r.prefix_len >= 128;
-            let prefix = r.prefix_len - if v4 { 128 } else { 32 };
+            let prefix = r.prefix_len.saturating_sub(if v4 { 128 } else { 32 });
             format!("range {owner} {}/{prefix}", r.addr)
         }));
         lines.extend(
