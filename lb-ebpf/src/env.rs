@@ -1,7 +1,5 @@
 //! What the pipeline asks of the kernel besides its maps.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
     helpers::generated::{
@@ -12,12 +10,17 @@ use aya_ebpf::{
 use lb_common::{Addr, Be16, Be32, CtKey, Reason, conntrack::TICK_SHIFT, proto};
 use lb_datapath::{Env, Family, Hook, Route, Run, Step, Way, tables::Hit};
 
+/// A program's context.
+pub(crate) trait Context {
+    /// Index of the device by which the packet came. In XDP three loads, which
+    /// most packets do not need.
+    fn ifindex(this: *mut Self) -> u32;
+}
+
 /// A live packet's environment.
-pub(crate) struct Live {
+pub(crate) struct Live<C> {
     /// The program's context: `xdp_md` or `__sk_buff`.
-    pub(crate) ctx: *mut c_void,
-    /// The device by which the packet came.
-    pub(crate) ifindex: u32,
+    pub(crate) ctx: *mut C,
     /// The hook.
     pub(crate) hook: Hook,
 }
@@ -30,7 +33,7 @@ pub(crate) fn now() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
 }
 
-impl Run for Live {
+impl<C> Run for Live<C> {
     const DRY: bool = false;
 
     #[inline(always)]
@@ -80,7 +83,7 @@ impl Words for Addr {
     }
 }
 
-impl<F: Family> Env<F> for Live
+impl<F: Family, C: Context> Env<F> for Live<C>
 where
     F::Addr: Words,
 {
@@ -100,9 +103,9 @@ where
         unsafe {
             let t = core::ptr::from_ref(tuple).cast_mut().cast();
             let found = if tuple.proto == u32::from(proto::TCP) {
-                bpf_skc_lookup_tcp(self.ctx, t, size, CURRENT_NETNS, 0)
+                bpf_skc_lookup_tcp(self.ctx.cast(), t, size, CURRENT_NETNS, 0)
             } else {
-                bpf_sk_lookup_udp(self.ctx, t, size, CURRENT_NETNS, 0)
+                bpf_sk_lookup_udp(self.ctx.cast(), t, size, CURRENT_NETNS, 0)
             };
             if found.is_null() {
                 return false;
@@ -120,14 +123,14 @@ where
 
 /// Asks the FIB. A function of its own, for its 64 bytes of parameters.
 #[inline(never)]
-fn fib<A: Words>(env: &Live, proto: u32, to: &Hit<A>, len: u32) -> Route {
+fn fib<A: Words, C: Context>(env: &Live<C>, proto: u32, to: &Hit<A>, len: u32) -> Route {
     let mut params = FibParams {
         family: A::FAMILY,
         l4_protocol: proto as u8,
         sport: to.sport,
         dport: to.dport,
         tot_len: len as u16,
-        ifindex: env.ifindex,
+        ifindex: C::ifindex(env.ctx),
         tos_flowinfo: 0,
         src: to.src.words(),
         dst: to.dst.words(),
@@ -138,7 +141,7 @@ fn fib<A: Words>(env: &Live, proto: u32, to: &Hit<A>, len: u32) -> Route {
     // SAFETY: the parameters live on this stack, and are of the size given.
     let ret = unsafe {
         let p = (&raw mut params).cast();
-        bpf_fib_lookup(env.ctx, p, size_of::<FibParams>() as i32, 0)
+        bpf_fib_lookup(env.ctx.cast(), p, size_of::<FibParams>() as i32, 0)
     };
     let (way, reason) = match ret as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => (Way::Hop, Reason::NoRoute),

@@ -24,7 +24,7 @@ use lb_datapath::{
 
 use crate::{
     bytes::{self, MAX_OFF},
-    env::Live,
+    env::{Context, Live},
     maps::KernelMaps,
 };
 
@@ -221,13 +221,11 @@ fn reply6(ctx: *mut __sk_buff) -> i32 {
     backward::<V6>(ctx)
 }
 
-#[inline(always)]
-fn env(ctx: *mut __sk_buff, hook: Hook) -> Live {
-    Live {
-        ctx: ctx.cast(),
+impl Context for __sk_buff {
+    #[inline(always)]
+    fn ifindex(this: *mut Self) -> u32 {
         // SAFETY: the context is valid.
-        ifindex: unsafe { (*ctx).ifindex },
-        hook,
+        unsafe { (*this).ifindex }
     }
 }
 
@@ -235,43 +233,46 @@ fn env(ctx: *mut __sk_buff, hook: Hook) -> Live {
 fn forward<F: Family, const DIRECT: bool>(ctx: *mut __sk_buff, hook: Hook) -> i32
 where
     KernelMaps: lb_datapath::Tables<F>,
-    Live: lb_datapath::Env<F>,
+    Live<__sk_buff>: lb_datapath::Env<F>,
 {
     // See `xdp::run`.
     let ctx = core::hint::black_box(ctx);
-    let env = env(ctx, hook);
+    let env = Live { ctx, hook };
     let mut p = TcPacket::<F, DIRECT> {
         ctx,
         family: PhantomData,
     };
     let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
-    act(outcome, env.ifindex)
+    act(outcome, ctx)
 }
 
 #[inline(always)]
 fn backward<F: Family>(ctx: *mut __sk_buff) -> i32
 where
     KernelMaps: lb_datapath::Tables<F>,
-    Live: lb_datapath::Env<F>,
+    Live<__sk_buff>: lb_datapath::Env<F>,
 {
     let ctx = core::hint::black_box(ctx);
-    let env = env(ctx, Hook::POD);
+    let env = Live {
+        ctx,
+        hook: Hook::POD,
+    };
     let mut p = TcPacket::<F, false> {
         ctx,
         family: PhantomData,
     };
     let outcome = egress::<F, _, _, _>(&mut p, &KernelMaps, &env);
-    act(outcome, env.ifindex)
+    act(outcome, ctx)
 }
 
 #[inline(always)]
-fn act(outcome: Outcome, ifindex: u32) -> i32 {
+fn act(outcome: Outcome, ctx: *mut __sk_buff) -> i32 {
     match outcome.verdict {
         // On to whatever program comes next, and to the stack.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
         // SAFETY: the helpers only record where to send the skb.
-        Verdict::TurnAround => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Verdict::TurnAround => unsafe { bpf_redirect(Context::ifindex(ctx), 0) as i32 },
         // SAFETY: as above.
         Verdict::Redirect => unsafe { bpf_redirect(outcome.ifindex, 0) as i32 },
         // SAFETY: as above.

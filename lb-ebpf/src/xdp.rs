@@ -17,7 +17,7 @@ use lb_datapath::{
 
 use crate::{
     bytes::{self, MAX_OFF},
-    env::Live,
+    env::{Context, Live},
     maps::KernelMaps,
 };
 
@@ -92,6 +92,14 @@ impl Packet for XdpPacket {
     }
 }
 
+impl Context for xdp_md {
+    #[inline(always)]
+    fn ifindex(this: *mut Self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { (*this).ingress_ifindex }
+    }
+}
+
 /// The uplink's XDP program.
 #[xdp]
 fn lb_xdp(ctx: XdpContext) -> u32 {
@@ -118,16 +126,14 @@ fn v6(ctx: *mut xdp_md) -> u32 {
 fn run<F: Family>(ctx: *mut xdp_md) -> u32
 where
     KernelMaps: lb_datapath::Tables<F>,
-    Live: lb_datapath::Env<F>,
+    Live<xdp_md>: lb_datapath::Env<F>,
 {
     // Without this LLVM passes `data` and `data_end` instead of the context,
     // cut to 32 bits, which the verifier does not take for packet pointers.
     let ctx = core::hint::black_box(ctx);
     let mut p = XdpPacket::new(ctx);
     let env = Live {
-        ctx: ctx.cast(),
-        // SAFETY: the context is valid.
-        ifindex: unsafe { (*ctx).ingress_ifindex },
+        ctx,
         hook: Hook::XDP,
     };
     let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
@@ -135,7 +141,7 @@ where
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::TurnAround => xdp_action::XDP_TX,
-        Verdict::Redirect if outcome.ifindex == env.ifindex => xdp_action::XDP_TX,
+        Verdict::Redirect if outcome.ifindex == Context::ifindex(ctx) => xdp_action::XDP_TX,
         // SAFETY: the helper only records where to send the frame.
         Verdict::Redirect => unsafe { bpf_redirect(outcome.ifindex, 0) as u32 },
         // `Hook::XDP` never asks for it.
