@@ -12,7 +12,7 @@ use crate::{
     parse::{self, Headers},
     refuse,
     select::filtered,
-    tables::{Account, Hit, Tables, Touch},
+    tables::{Account, Hit, Maps, Tables, Touch},
 };
 
 /// The ingress pipeline.
@@ -54,114 +54,113 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     // The wide addresses are in memory, as the key of lookups: without this they
     // would be kept in spill slots besides.
     let h: &Headers<F::Addr> = if F::V6 { core::hint::black_box(h) } else { h };
+    let frontend = filtered(
+        t,
+        hash::filter_kind::FRONTEND,
+        F::wide(h.tuple.dst),
+        h.tuple.dport,
+        h.proto(),
+    );
     let mut hit = Hit::nothing(&h.tuple);
-    let known = if F::V6 {
-        known_apart::<F, P, T, E>(p, t, e, h, &mut hit)
-    } else {
-        known::<F, P, T, E>(p, t, e, h, &mut hit)
-    };
-    let reason = if known {
-        match hit.flags & (ct_flags::REPLY | ct_flags::SNAT) {
-            // Replies to a client whose address was kept are translated on egress.
-            ct_flags::REPLY => return Outcome::pass(Reason::NotOurs),
-            0 | ct_flags::SNAT => Reason::Established,
-            _ => Reason::Reply,
-        }
-    } else {
-        match flow::open(t, e, h, &mut hit, p.len()) {
-            Ok(()) => Reason::NewFlow,
+    let mut known = false;
+    if frontend || is_snat_port(t, h.tuple.dport) {
+        known = if F::V6 {
+            lookup_apart::<F, P, T, E>(p, t, e, h, &mut hit)
+        } else {
+            lookup::<F, P, T, E>(p, t, e, h, &mut hit)
+        };
+    }
+    if !known {
+        let opened = match frontend {
+            true => flow::open(t, e, h, &mut hit, p.len()),
+            false if flow::is_vip_only::<F, T>(t, h, e.hook().scope) => Err(Reason::UnknownPort),
+            false => Err(Reason::NotOurs),
+        };
+        match opened {
+            Ok(()) => {}
             Err(Reason::NotOurs) => return Outcome::pass(Reason::NotOurs),
             Err(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {
                 return refuse::refuse::<F, P>(p, h, reason);
             }
             Err(reason) => return Outcome::drop(reason),
         }
-    };
+    }
+    let reason = reason_of(hit.flags, known);
+    if reason == Reason::NotOurs {
+        return Outcome::pass(reason);
+    }
     if !E::DRY {
         t.account(&Account {
             service: hit.service,
             backend: hit.backend,
             packets: 1,
             bytes: p.len(),
-            connections: u32::from(reason == Reason::NewFlow),
+            connections: u32::from(!known),
         });
     }
     forward::<F, P, E>(p, e, h, &hit, reason)
 }
 
-/// [`known`] with a stack frame of its own, which the wide addresses need: a
-/// program and what it calls share 512 bytes.
-#[inline(never)]
-fn known_apart<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
-    p: &P,
-    t: &T,
-    e: &E,
-    h: &Headers<F::Addr>,
-    hit: &mut Hit<F::Addr>,
-) -> bool {
-    known::<F, P, T, E>(p, t, e, h, hit)
+/// The reason to pass a packet of a flow with these [`ct_flags`]. Replies to a
+/// client whose address was kept are not ours here: they are translated on egress.
+#[inline(always)]
+fn reason_of(flags: u32, known: bool) -> Reason {
+    match flags & (ct_flags::REPLY | ct_flags::SNAT) {
+        ct_flags::REPLY => Reason::NotOurs,
+        0 | ct_flags::SNAT if known => Reason::Established,
+        0 | ct_flags::SNAT => Reason::NewFlow,
+        _ => Reason::Reply,
+    }
 }
 
-/// Whether conntrack knows the packet; not where it opens a new flow under the
-/// tuple of one that is over.
+/// Whether a port is of the range that SNAT uses.
 #[inline(always)]
-fn known<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
-    p: &P,
-    t: &T,
-    e: &E,
-    h: &Headers<F::Addr>,
-    hit: &mut Hit<F::Addr>,
-) -> bool {
-    if !may_be_known::<F, T>(t, h) {
-        return false;
-    }
-    let Some(found) = lookup::<F, P, T, E>(p, t, e, h) else {
-        return false;
-    };
-    *hit = found;
-    let over = found.flags & (ct_flags::FIN | ct_flags::RST) != 0;
-    !(h.opens && over)
-}
-
-/// Whether conntrack can know the packet: its destination is a frontend, or a
-/// port of the range that SNAT uses.
-#[inline(always)]
-fn may_be_known<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>) -> bool {
-    let dst = F::wide(h.tuple.dst);
-    if filtered(
-        t,
-        hash::filter_kind::FRONTEND,
-        dst,
-        h.tuple.dport,
-        h.proto(),
-    ) {
-        return true;
-    }
+fn is_snat_port<T: Maps>(t: &T, port: lb_common::Be16) -> bool {
     match t.node() {
-        Some(node) => {
-            let port = h.tuple.dport.get();
-            node.snat_port_min <= port && port <= node.snat_port_max
-        }
+        Some(node) => node.snat_port_min <= port.get() && port.get() <= node.snat_port_max,
         None => false,
     }
 }
 
+/// [`lookup`] with a stack frame of its own, which the wide addresses need: a
+/// program and what it calls share 512 bytes.
+#[inline(never)]
+fn lookup_apart<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &P,
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+    hit: &mut Hit<F::Addr>,
+) -> bool {
+    lookup::<F, P, T, E>(p, t, e, h, hit)
+}
+
+/// Whether conntrack knows the packet's flow, and then what it says; not where
+/// the packet opens a new flow under the tuple of one that is over.
 #[inline(always)]
 fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     p: &P,
     t: &T,
     e: &E,
     h: &Headers<F::Addr>,
-) -> Option<Hit<F::Addr>> {
-    if E::DRY {
-        return t.ct_peek(&h.tuple);
-    }
-    let touch = Touch {
-        now: e.now(),
-        bytes: p.len(),
-        flags: h.flags,
+    hit: &mut Hit<F::Addr>,
+) -> bool {
+    let found = if E::DRY {
+        t.ct_peek(&h.tuple)
+    } else {
+        let touch = Touch {
+            now: e.now(),
+            bytes: p.len(),
+            flags: h.flags,
+        };
+        t.ct_hit(&h.tuple, &touch)
     };
-    t.ct_hit(&h.tuple, &touch)
+    let Some(found) = found else {
+        return false;
+    };
+    *hit = found;
+    let over = found.flags & (ct_flags::FIN | ct_flags::RST) != 0;
+    !(h.opens && over)
 }
 
 /// Translates a packet and sends it on.
