@@ -58,7 +58,7 @@ impl Group {
             Self::Pure
         } else if target.starts_with("vector") {
             Self::Vectors
-        } else if target.starts_with("api") {
+        } else if target.starts_with("api") || target.starts_with("e2e_api") {
             Self::Api
         } else {
             Self::Netns
@@ -233,6 +233,8 @@ mod tests {
         assert_eq!(Group::of("lb-plan", "api"), Group::Pure);
         assert_eq!(Group::of(KERNEL_PACKAGE, "vectors_tcp"), Group::Vectors);
         assert_eq!(Group::of(KERNEL_PACKAGE, "api_server"), Group::Api);
+        assert_eq!(Group::of(KERNEL_PACKAGE, "e2e_api"), Group::Api);
+        assert_eq!(Group::of(KERNEL_PACKAGE, "e2e_restart"), Group::Netns);
         assert_eq!(Group::of(KERNEL_PACKAGE, "bpf_load"), Group::Netns);
         assert_eq!(Group::of(KERNEL_PACKAGE, "bascule_tests"), Group::Netns);
     }
