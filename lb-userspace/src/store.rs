@@ -258,6 +258,11 @@ impl Store {
         self.services.keys()
     }
 
+    /// How many services there are.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
     /// A Node.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name).map(|seen| &seen.value)

@@ -51,10 +51,6 @@ fn exposition(metrics: &Metrics) -> Exposition {
                 connections: 7,
             },
         )],
-        maps: vec![
-            ("lb_frontends_v1", Some(12), 262_144),
-            ("lb_node_v1", None, 1),
-        ],
         backends: 5,
     };
     let health = Arc::new(Health::default());
@@ -81,6 +77,7 @@ fn every_family_is_exposed_under_its_name() {
     metrics.synced_round(false, Duration::from_millis(1), SystemTime::now());
     metrics.network_programming.observe(0.3);
     metrics.service_changes.total.inc();
+    metrics.set_fill(&[("lb_frontends_v1", 12, 262_144)]);
     metrics.set_problems(["NoEndpoints", "NoEndpoints", "InvalidAddress"]);
     let text = exposition(&metrics).text();
     let samples = samples(&text);
@@ -129,14 +126,13 @@ fn every_family_is_exposed_under_its_name() {
             7.0,
         ),
         (r#"bascule_map_entries{map="lb_frontends_v1"}"#, 12.0),
-        (r#"bascule_map_capacity{map="lb_node_v1"}"#, 1.0),
+        (r#"bascule_map_capacity{map="lb_frontends_v1"}"#, 262_144.0),
         ("bascule_backends", 5.0),
         ("bascule_sync_age_seconds", 0.0),
         ("bascule_apply_failures_total", 0.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
     }
-    assert!(!samples.contains_key(r#"bascule_map_entries{map="lb_node_v1"}"#));
     // kube-proxy's buckets: 2 + 59 + 12 + 7, and +Inf.
     let buckets = samples
         .keys()

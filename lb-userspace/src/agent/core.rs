@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::NodeConfig;
 use lb_plan::{
-    HealthCheck, Planner,
+    HealthCheck, Planner, Usage,
     model::{NodeView, ServiceKey, ServicePortKey},
     op::Batch,
     plan_service,
@@ -41,6 +41,12 @@ pub trait Dataplane {
     fn tidy(&mut self, planner: &mut Planner);
     /// Every source has been read and is in the maps, for the first time.
     fn programmed(&mut self) {}
+    /// Entries in use and most entries of each map, where that is known without
+    /// reading them.
+    fn fill(&self, usage: &Usage) -> Vec<(&'static str, u64, u64)> {
+        let _ = usage;
+        Vec::new()
+    }
     /// What the datapath says about itself.
     fn describe(&self) -> Datapath {
         Datapath::default()
@@ -108,6 +114,7 @@ pub struct Core<D> {
     next_tick: Instant,
     pub(super) ticks: u64,
     pub(super) untold: bool,
+    pub(super) names_stale: bool,
     pub(super) described: Datapath,
     pub(super) updated: Option<SystemTime>,
 }
@@ -148,6 +155,7 @@ impl<D: Dataplane> Core<D> {
             next_tick: now,
             ticks: 0,
             untold: true,
+            names_stale: true,
             described: Datapath::default(),
             updated: None,
         }
@@ -278,7 +286,7 @@ impl<D: Dataplane> Core<D> {
             .pending
             .set(touched.service_changes as i64);
         m.endpoint_changes.pending.set(touched.slice_changes as i64);
-        m.services.set(self.store.services().count() as i64);
+        m.services.set(self.store.service_count() as i64);
     }
 
     /// Brings the view of the node up to date; `true` when it changed.

@@ -5,6 +5,7 @@
 
 pub mod core;
 pub mod fold;
+pub mod kernel;
 pub mod run;
 pub mod state;
 mod tell;

@@ -40,6 +40,8 @@ impl<D: Dataplane> Core<D> {
     ///
     /// Returns the status, if it changed.
     pub fn tell(&mut self) -> Option<Status> {
+        let fill = self.dataplane.fill(&self.planner.usage());
+        self.shared.metrics.set_fill(&fill);
         let described = self.dataplane.describe();
         if !std::mem::take(&mut self.untold) && described == self.described {
             return None;
@@ -60,7 +62,9 @@ impl<D: Dataplane> Core<D> {
             .metrics
             .set_problems(told.iter().map(|t| t.reason));
         self.fold.tell(told, self.ticks);
-        self.tell_names();
+        if std::mem::take(&mut self.names_stale) {
+            self.tell_names();
+        }
         Some(self.status())
     }
 

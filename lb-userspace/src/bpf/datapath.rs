@@ -218,6 +218,11 @@ impl Datapath {
         report
     }
 
+    /// How many writes failed and wait for the next [`Self::apply`].
+    pub fn pending(&self) -> usize {
+        self.programmer.pending().len()
+    }
+
     /// Writes what the datapath must know of its node. Which sockets are served
     /// is taken from the settings.
     ///

@@ -117,14 +117,10 @@ pub enum ConntrackCommand {
         #[command(flatten)]
         view: View,
     },
-    /// Forget all flows: connections to other nodes' backends may break
+    /// Forget all flows: connections whose service changed its backends since may break
     #[command(after_help = "Examples:
-  bascule conntrack flush --yes
-  bascule conntrack flush --yes --address 10.96.0.10")]
+  bascule conntrack flush --yes")]
     Flush {
-        /// Only flows with this address at either end, before or after translation.
-        #[arg(long)]
-        address: Option<IpAddr>,
         /// Really do it.
         #[arg(long, required = true)]
         yes: bool,

@@ -1,8 +1,64 @@
 //! The command line.
 
+pub mod agent;
 pub mod args;
 pub mod flows;
 pub mod log;
 pub mod rows;
+pub mod show;
 pub mod status;
 pub mod text;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{BackendCommand, Cli, Command, ConntrackCommand, ServiceCommand};
+
+/// Exit status of `bascule status` when something is not as it should be.
+const DEGRADED: u8 = 3;
+
+/// Runs the command line of the process.
+pub fn main() -> ExitCode {
+    // Wrong usage ends the process here, with status 2.
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Status(view) => show::status(view).map(|degraded| match degraded {
+            true => ExitCode::from(DEGRADED),
+            false => ExitCode::SUCCESS,
+        }),
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(*shell, &mut command, "bascule", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        other => list(other).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        // A reader that has seen enough (`bascule … | head`) is no failure.
+        let closed = error.chain().any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        });
+        if closed {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("bascule: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn list(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Service(ServiceCommand::List { scope, view }) => show::services(*scope, view),
+        Command::Backend(BackendCommand::List(view)) => show::backends(view),
+        Command::Conntrack(ConntrackCommand::List { address, view }) => {
+            show::conntrack(*address, view)
+        }
+        Command::Conntrack(ConntrackCommand::Flush { view, .. }) => show::flush(view),
+        Command::Maps(view) => show::maps(view),
+        // The others are answered by the caller.
+        Command::Agent(_) | Command::Status(_) | Command::Completions { .. } => Ok(()),
+    }
+}

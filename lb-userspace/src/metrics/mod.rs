@@ -57,6 +57,10 @@ pub struct Metrics {
     pub source_troubles: Gauge,
     /// 1 when every source has been read completely at least once.
     pub synced: Gauge,
+    /// Entries in use of each map.
+    pub map_entries: Family<MapLabel, Gauge>,
+    /// Most entries of each map.
+    pub map_capacity: Family<MapLabel, Gauge>,
 }
 
 /// Changes of one kind.
@@ -73,6 +77,13 @@ pub struct Changes {
 pub struct ReasonLabel {
     /// The reason.
     pub reason: &'static str,
+}
+
+/// A label with the name of a map.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct MapLabel {
+    /// The map.
+    pub map: &'static str,
 }
 
 /// kube-proxy's buckets of synchronisation: 1 ms to 16 s, doubling.
@@ -106,6 +117,8 @@ impl Default for Metrics {
             apply_pending: Gauge::default(),
             source_troubles: Gauge::default(),
             synced: Gauge::default(),
+            map_entries: Family::default(),
+            map_capacity: Family::default(),
         }
     }
 }
@@ -131,6 +144,17 @@ impl Metrics {
         self.problems.clear();
         for reason in reasons {
             self.problems.get_or_create(&ReasonLabel { reason }).inc();
+        }
+    }
+
+    /// Sets how full the maps are: name, entries in use, most entries.
+    pub fn set_fill(&self, maps: &[(&'static str, u64, u64)]) {
+        for (map, entries, capacity) in maps {
+            let label = MapLabel { map };
+            self.map_entries.get_or_create(&label).set(*entries as i64);
+            self.map_capacity
+                .get_or_create(&label)
+                .set(*capacity as i64);
         }
     }
 
@@ -213,6 +237,10 @@ impl Metrics {
             "1 when every source has been read completely",
             self.synced.clone(),
         );
+        let map_entries = self.map_entries.clone();
+        r.register("map_entries", "Entries in use of a map", map_entries);
+        let map_capacity = self.map_capacity.clone();
+        r.register("map_capacity", "Most entries of a map", map_capacity);
     }
 }
 

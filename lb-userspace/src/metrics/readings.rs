@@ -11,7 +11,7 @@ use lb_common::{PacketCounter, Reason, ServiceCounter, reason::Class};
 use lb_plan::model::ServicePortKey;
 use prometheus_client::{
     collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
@@ -24,9 +24,6 @@ pub struct Readings {
     pub reasons: Vec<(Reason, PacketCounter)>,
     /// What each service port carried.
     pub services: Vec<(ServicePortKey, ServiceCounter)>,
-    /// Entries in use and most entries of each map; in use is `None` where
-    /// counting would cost too much.
-    pub maps: Vec<(&'static str, Option<u64>, u64)>,
     /// Backends.
     pub backends: u64,
 }
@@ -86,7 +83,6 @@ impl collector::Collector for Collector {
         self.health(&mut encoder)?;
         reasons(&mut encoder, &readings.reasons)?;
         services(&mut encoder, &readings.services)?;
-        maps(&mut encoder, &readings.maps)?;
         let help = "Backends that the maps hold";
         let backends = ConstGauge::new(readings.backends as i64);
         backends.encode(encoder.encode_descriptor(
@@ -182,29 +178,6 @@ fn services(
             help,
             all.iter().map(|(key, c)| (labels(key), get(c))),
         )?;
-    }
-    Ok(())
-}
-
-fn maps(
-    encoder: &mut DescriptorEncoder<'_>,
-    all: &[(&'static str, Option<u64>, u64)],
-) -> fmt::Result {
-    let gauge =
-        |family: MetricEncoder<'_>, value: u64| ConstGauge::new(value as i64).encode(family);
-    let help = "Entries in use of a map";
-    let mut used =
-        encoder.encode_descriptor("bascule_map_entries", help, None, MetricType::Gauge)?;
-    for (name, entries, _) in all {
-        if let Some(entries) = entries {
-            gauge(used.encode_family(&vec![("map", *name)])?, *entries)?;
-        }
-    }
-    let help = "Most entries of a map";
-    let mut most =
-        encoder.encode_descriptor("bascule_map_capacity", help, None, MetricType::Gauge)?;
-    for (name, _, capacity) in all {
-        gauge(most.encode_family(&vec![("map", *name)])?, *capacity)?;
     }
     Ok(())
 }

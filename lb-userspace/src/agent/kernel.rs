@@ -1,0 +1,189 @@
+//! The kernel's datapath under the straight line.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use lb_common::{Addr, NodeConfig, schema::name};
+use lb_plan::{Limits, Planner, Usage, model::ServicePortKey, op::Batch};
+
+use super::{
+    core::Dataplane,
+    state::{self, Device},
+};
+use crate::{
+    bpf::{self, ApplyReport, Datapath, Feature, devices::DeviceState, views::Views},
+    metrics::{Reader, Readings},
+};
+
+/// The loaded datapath.
+pub struct Kernel {
+    datapath: Datapath,
+    sizes: bpf::MapSizes,
+}
+
+/// Loads the programs, attaches them, and reads what the maps hold.
+///
+/// # Errors
+/// If something is missing that it cannot do without: a privilege, a mount, a
+/// feature of the kernel.
+pub fn load(settings: &bpf::Settings, limits: Limits) -> anyhow::Result<(Kernel, Planner)> {
+    let (datapath, actual) = Datapath::load(settings)?;
+    let planner = Planner::restore(limits, actual);
+    let sizes = settings.sizes;
+    Ok((Kernel { datapath, sizes }, planner))
+}
+
+impl Dataplane for Kernel {
+    fn apply(&mut self, batch: &Batch) -> ApplyReport {
+        self.datapath.apply(batch)
+    }
+
+    fn configure(&mut self, config: &NodeConfig) -> io::Result<()> {
+        let own = [config.snat4, config.snat6].into_iter();
+        let addresses = own.filter(|a| *a != Addr::UNSPECIFIED).map(IpAddr::from);
+        self.datapath.set_node_addresses(addresses.collect());
+        self.datapath.configure(config).map_err(io::Error::other)
+    }
+
+    fn pending(&self) -> usize {
+        self.datapath.pending()
+    }
+
+    fn tidy(&mut self, planner: &mut Planner) {
+        // Flows that began after this still find their bits: what is planned
+        // keeps its own, and no other frontend can begin one.
+        match self.datapath.filter_bits_in_use() {
+            Ok(bits) => {
+                let batch = planner.clear_filter(|bit| bits.contains(bit));
+                if !batch.ops.is_empty() {
+                    self.datapath.apply(&batch);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "conntrack could not be read; unused filter bits stay, which only costs look-ups")
+            }
+        }
+    }
+
+    fn programmed(&mut self) {
+        if !self.datapath.must_fill_first() {
+            return;
+        }
+        match self.datapath.activate() {
+            Ok(()) => tracing::info!("the new maps are in place"),
+            Err(error) => {
+                tracing::error!(%error, "the programs could not be switched to the new maps; the earlier ones serve on: end this, then restart the agent")
+            }
+        }
+    }
+
+    fn fill(&self, usage: &Usage) -> Vec<(&'static str, u64, u64)> {
+        let sizes = &self.sizes;
+        let janitor = self.datapath.status().janitor;
+        let planned = [
+            (name::lb_frontends_v1, usage.frontends, sizes.frontends),
+            (name::lb_backends_v1, usage.backends, sizes.backends),
+            (name::lb_slots_v1, usage.slots, sizes.slots),
+            (name::lb_ranges_v1, usage.ranges, sizes.ranges),
+            (name::lb_svc_ctr_v1, usage.services, sizes.services),
+        ];
+        let planned = planned.map(|(map, used, most)| (map, u64::from(used), u64::from(most)));
+        let most = u64::from(sizes.conntrack);
+        let flows = [
+            (name::lb_ct4_v1, janitor.flows4, most),
+            (name::lb_ct6_v1, janitor.flows6, most),
+        ];
+        planned.into_iter().chain(flows).collect()
+    }
+
+    fn describe(&self) -> state::Datapath {
+        let status = self.datapath.status();
+        let hooks = status.socket_hooks.iter();
+        let refused = hooks.filter_map(|hook| {
+            let error = hook.error.as_ref()?;
+            Some(format!("socket hook {}: {error}", hook.program))
+        });
+        state::Datapath {
+            kernel: status.features.kernel.clone(),
+            features: status.features.list().into_iter().map(feature).collect(),
+            devices: status.devices.iter().map(device).collect(),
+            notes: refused.chain(status.messages.iter().cloned()).collect(),
+        }
+    }
+}
+
+fn feature(f: &Feature) -> state::Feature {
+    let from = if f.overridden {
+        ", as a setting says"
+    } else {
+        ""
+    };
+    state::Feature {
+        name: f.name.into(),
+        present: f.present,
+        note: match f.present {
+            true => format!("Linux {} and newer{from}", f.since),
+            false => format!("Linux {} and newer{from}; instead: {}", f.since, f.fallback),
+        },
+    }
+}
+
+fn device(d: &DeviceState) -> Device {
+    let hooks = d.hooks.as_ref().map_or_else(String::new, |h| match h.xdp {
+        Some(mode) => format!("{}, XDP {mode}", h.tc),
+        None => h.tc.to_owned(),
+    });
+    let xdp = d.hooks.as_ref().map_or("", |h| h.xdp_reason.as_str());
+    let parts = [
+        d.reason.as_str(),
+        xdp,
+        d.error.as_deref().unwrap_or_default(),
+    ];
+    let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    Device {
+        name: d.name.clone(),
+        role: format!("{:?}", d.role).to_lowercase(),
+        hooks,
+        note: parts.join("; "),
+        failed: d.error.is_some(),
+    }
+}
+
+/// Settings with which the pins of a bpffs are looked at.
+pub fn pins(bpffs: &Path) -> bpf::Settings {
+    bpf::Settings {
+        bpffs: bpffs.to_owned(),
+        ..bpf::Settings::default()
+    }
+}
+
+/// Reads the pinned maps of a bpffs for the metrics. What cannot be read is left
+/// out: a scrape is no place for errors.
+pub fn readings(bpffs: &Path) -> Reader {
+    let bpffs: PathBuf = bpffs.to_owned();
+    Box::new(move |names| {
+        read(&bpffs, names).unwrap_or_else(|error| {
+            tracing::debug!(%error, "a scrape found no maps");
+            Readings::default()
+        })
+    })
+}
+
+fn read(bpffs: &Path, names: &BTreeMap<u32, ServicePortKey>) -> Result<Readings, bpf::Error> {
+    let views = Views::open(&pins(bpffs))?;
+    let ids = names.keys().next_back().map_or(0, |last| last + 1);
+    let counters = views.service_counters(ids)?;
+    let services = names.iter().filter_map(|(id, port)| {
+        let counter = counters.get(*id as usize)?;
+        Some((port.clone(), *counter))
+    });
+    Ok(Readings {
+        reasons: views.reasons()?,
+        services: services.collect(),
+        backends: views.backends()?.len() as u64,
+    })
+}

@@ -1,0 +1,186 @@
+//! The views of the pinned maps: they work whether or not an agent runs.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use anyhow::Context;
+use lb_common::reason::Class;
+use lb_plan::model::ServicePortKey;
+use serde::Serialize;
+
+use super::{
+    args::{Paths, Scope, View},
+    flows::{FlowRow, flows_text},
+    rows::{Held, backends_text, frontends_text},
+    status::{AGENT, DATAPATH, DropRow, MapRow, Report, maps_text},
+    text::wants_colour,
+};
+use crate::{
+    agent::{kernel::pins, state::StateDir},
+    bpf::views::Views,
+};
+
+/// Prints rows as JSON, or as text.
+fn print(view: &View, rows: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if view.json {
+        serde_json::to_writer_pretty(&mut out, rows)?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(text().as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn open(paths: &Paths) -> anyhow::Result<Views> {
+    Views::open(&pins(&paths.bpffs)).with_context(|| {
+        format!(
+            "no maps of Bascule under {}: start the agent (`bascule agent`), or name its bpffs with --bpffs",
+            paths.bpffs.display()
+        )
+    })
+}
+
+/// The names of services; without them ids are shown.
+fn names(paths: &Paths) -> BTreeMap<u32, ServicePortKey> {
+    StateDir::new(&paths.state_dir)
+        .read_names()
+        .unwrap_or_else(|error| {
+            eprintln!("bascule: the names of services are not known: {error}");
+            BTreeMap::new()
+        })
+}
+
+fn held(paths: &Paths) -> anyhow::Result<Held> {
+    let views = open(paths)?;
+    let frontends = views.frontends()?;
+    let backends = views.backends()?;
+    let mut tables = BTreeMap::new();
+    for (_, f) in frontends.iter().filter(|(_, f)| f.len > 1) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = tables.entry((f.slots, f.len)) {
+            entry.insert(views.shares(f)?.into_keys().collect());
+        }
+    }
+    let services = frontends
+        .iter()
+        .map(|(_, f)| f.service + 1)
+        .max()
+        .unwrap_or(0);
+    let last = backends.keys().next_back().map_or(0, |id| id + 1);
+    let numbered = |counters: Vec<_>| (0..).zip(counters).collect();
+    Ok(Held {
+        service_counters: numbered(views.service_counters(services)?),
+        backend_counters: numbered(views.backend_counters(last)?),
+        names: names(paths),
+        frontends,
+        backends,
+        tables,
+    })
+}
+
+/// `bascule service list`.
+///
+/// # Errors
+/// If the maps are not there or cannot be read; the same holds for the others.
+pub fn services(scope: Option<Scope>, view: &View) -> anyhow::Result<()> {
+    let mut rows = held(&view.paths)?.frontend_rows();
+    let wanted = scope.map(|s| match s {
+        Scope::Internal => "internal",
+        Scope::External => "external",
+    });
+    rows.retain(|row| wanted.is_none_or(|w| row.scope == w || row.scope == "both"));
+    print(view, &rows, || frontends_text(&rows))
+}
+
+/// `bascule backend list`.
+///
+/// # Errors
+/// As [`services`].
+pub fn backends(view: &View) -> anyhow::Result<()> {
+    let rows = held(&view.paths)?.backend_rows();
+    print(view, &rows, || backends_text(&rows))
+}
+
+/// `bascule conntrack list`.
+///
+/// # Errors
+/// As [`services`].
+pub fn conntrack(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
+    let flows = open(&view.paths)?.flows()?;
+    let names = names(&view.paths);
+    let mut rows: Vec<FlowRow> = flows
+        .iter()
+        .map(|flow| FlowRow::new(flow, &names))
+        .collect();
+    rows.retain(|row| address.is_none_or(|a| row.touches(a)));
+    rows.sort_by_cached_key(FlowRow::order);
+    print(view, &rows, || flows_text(&rows))
+}
+
+/// `bascule conntrack flush`.
+///
+/// # Errors
+/// As [`services`].
+pub fn flush(view: &View) -> anyhow::Result<()> {
+    let entries = open(&view.paths)?.flush()?;
+    let done = serde_json::json!({"deleted_entries": entries});
+    print(view, &done, || {
+        format!("{entries} conntrack entries are deleted\n")
+    })
+}
+
+fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
+    let row = |map: crate::bpf::views::MapView| MapRow {
+        name: map.name.into(),
+        holds: map.holds.into(),
+        owner: if map.owner == "agent" {
+            AGENT
+        } else {
+            DATAPATH
+        },
+        entries: map.used,
+        capacity: u64::from(map.entries),
+        bytes: map.bytes,
+    };
+    Ok(views.maps()?.into_iter().map(row).collect())
+}
+
+/// `bascule maps`.
+///
+/// # Errors
+/// As [`services`].
+pub fn maps(view: &View) -> anyhow::Result<()> {
+    let rows = map_rows(&open(&view.paths)?)?;
+    print(view, &rows, || maps_text(&rows))
+}
+
+/// `bascule status`; `true` when something is not as it should be.
+///
+/// # Errors
+/// As [`services`].
+pub fn status(view: &View) -> anyhow::Result<bool> {
+    let views = open(&view.paths)?;
+    let state = StateDir::new(&view.paths.state_dir);
+    let agent = state.read_status().unwrap_or_else(|error| {
+        eprintln!("bascule: the agent's status is not known: {error}");
+        None
+    });
+    let reasons = views.reasons()?.into_iter();
+    let bad = reasons.filter(|(reason, c)| reason.class() != Class::Pass && c.packets > 0);
+    let drops = bad.map(|(reason, c)| DropRow {
+        reason: reason.label(),
+        meaning: reason.describe(),
+        packets: c.packets,
+    });
+    let report = Report::new(
+        state.is_claimed(),
+        agent,
+        map_rows(&views)?,
+        drops.collect(),
+    );
+    print(view, &report, || report.text(wants_colour()))?;
+    Ok(report.degraded)
+}
