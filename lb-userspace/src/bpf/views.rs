@@ -8,7 +8,7 @@ use lb_common::{
     PacketCounter, Reason, ServiceCounter, backend_flags,
     conntrack::TICK_SHIFT,
     ct_flags,
-    schema::{Kind, Owner},
+    schema::{Kind, MMAPABLE, Owner},
 };
 use serde::Serialize;
 
@@ -107,6 +107,11 @@ impl Views {
     }
 
     fn map(&self, table: Table, flags: u32) -> Result<BpfMap, Error> {
+        // The kernel maps only what was opened for writing: mmap(2) takes VM_SHARED
+        // from a read-only file, and kernel/bpf/syscall.c, bpf_map_mmap, wants it.
+        // What is mapped here is mapped to be read.
+        let mapped = table.def().flags & MMAPABLE != 0;
+        let flags = if mapped { 0 } else { flags };
         self.pins.open(table, flags)?.ok_or_else(|| {
             let missing = io::Error::from(io::ErrorKind::NotFound);
             pin_error("open", &self.pins.map(table), missing)

@@ -142,7 +142,11 @@ fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
             DATAPATH
         },
         entries: map.used,
-        capacity: u64::from(map.entries),
+        // Of the filter bits count, and an element is a word of them.
+        capacity: match map.name == lb_common::schema::name::lb_filter_v1 {
+            true => u64::from(map.entries) * 64,
+            false => u64::from(map.entries),
+        },
         bytes: map.bytes,
     };
     Ok(views.maps()?.into_iter().map(row).collect())
