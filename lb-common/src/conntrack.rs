@@ -10,7 +10,8 @@ use bytemuck::{Pod, Zeroable};
 use crate::addr::{Addr, Be16, Be32};
 
 /// Times in conntrack and affinity count ticks of 2^30 ns (1.07 s) of the
-/// kernel's monotonic clock: a shift is cheaper than a division.
+/// kernel's jiffies: a shift is cheaper than a division, and jiffies cost a
+/// program one load.
 pub const TICK_SHIFT: u32 = 30;
 
 /// Key of a flow's direction: the tuple on the wire.

@@ -76,13 +76,8 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
             false if flow::is_vip_only::<F, T>(t, h, e.hook().scope) => Err(Reason::UnknownPort),
             false => Err(Reason::NotOurs),
         };
-        match opened {
-            Ok(()) => {}
-            Err(Reason::NotOurs) => return Outcome::pass(Reason::NotOurs),
-            Err(reason @ (Reason::NoEndpoints | Reason::UnknownPort)) => {
-                return refuse::refuse::<F, P>(p, h, reason);
-            }
-            Err(reason) => return Outcome::drop(reason),
+        if let Err(reason) = opened {
+            return unopened::<F, P>(p, h, reason);
         }
     }
     let reason = reason_of(hit.flags, known);
@@ -99,6 +94,16 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
         });
     }
     forward::<F, P, E>(p, e, h, &hit, reason)
+}
+
+/// What becomes of a packet that opened no flow.
+#[inline(always)]
+fn unopened<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>, reason: Reason) -> Outcome {
+    match reason {
+        Reason::NotOurs => Outcome::pass(reason),
+        Reason::NoEndpoints | Reason::UnknownPort => refuse::refuse::<F, P>(p, h, reason),
+        _ => Outcome::drop(reason),
+    }
 }
 
 /// The reason to pass a packet of a flow with these [`ct_flags`]. Replies to a

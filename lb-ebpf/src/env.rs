@@ -1,10 +1,10 @@
 //! What the pipeline asks of the kernel besides its maps.
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
     helpers::generated::{
-        bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_lookup_udp, bpf_sk_release,
-        bpf_skc_lookup_tcp,
+        bpf_fib_lookup, bpf_jiffies64, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
     },
 };
 use lb_common::{Addr, Be16, Be32, CtKey, Reason, conntrack::TICK_SHIFT, proto};
@@ -25,12 +25,18 @@ pub(crate) struct Live<C> {
     pub(crate) hook: Hook,
 }
 
-/// The clock's reading, in ticks. The coarse clock (Linux 5.11) is exact to a
-/// jiffy and costs a third of the fine one.
+/// Nanoseconds of one of this kernel's jiffies; set by the loader. The default is
+/// that of the most common build, 250 Hz.
+#[unsafe(no_mangle)]
+static NS_PER_JIFFY: Global<u64> = Global::new(4_000_000);
+
+/// The clock's reading, in ticks. The verifier makes one load of the helper
+/// (Linux 5.6), where the coarse monotonic clock is a call of 11 ns.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
     // SAFETY: the helper has no arguments and cannot fail.
-    (unsafe { bpf_ktime_get_coarse_ns() } >> TICK_SHIFT) as u32
+    let jiffies = unsafe { bpf_jiffies64() };
+    (jiffies.wrapping_mul(NS_PER_JIFFY.load()) >> TICK_SHIFT) as u32
 }
 
 impl<C> Run for Live<C> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aya::{Ebpf, EbpfLoader};
 
 use super::{
+    clock,
     error::{Error, chain},
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
     map::BpfMap,
@@ -188,8 +189,12 @@ fn load_object(
     features: &Features,
 ) -> Result<Ebpf, Error> {
     let set_retval = u32::from(features.set_retval.present);
+    let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
+        problem: format!("the kernel's jiffies cannot be read: {error}"),
+    })?;
     let mut loader = EbpfLoader::new();
     loader.override_global("HAVE_SET_RETVAL", &set_retval, false);
+    loader.override_global("NS_PER_JIFFY", &ns_per_jiffy, false);
     for plan in plans {
         let name = plan.table.name();
         loader.map_max_entries(name, plan.entries);

@@ -5,6 +5,7 @@ mod actual;
 pub mod apply;
 #[cfg(test)]
 mod apply_tests;
+mod clock;
 pub mod conntrack;
 mod counters;
 mod datapath;
@@ -23,6 +24,7 @@ mod map;
 mod mmap;
 mod pins;
 mod probe;
+mod prog;
 mod programs;
 mod settings;
 mod sockets;

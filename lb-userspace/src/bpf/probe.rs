@@ -10,7 +10,7 @@ use aya::{
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use serde::Serialize;
 
-use super::{error::Error, settings::ProbeOverrides, sys};
+use super::{error::Error, prog, settings::ProbeOverrides, sys};
 
 /// The first kernel that this runs on.
 const OLDEST: KernelVersion = KernelVersion::new(5, 15, 0);
@@ -89,12 +89,11 @@ fn release() -> String {
 /// Asks for a TCX link on a device that cannot exist: a kernel that knows TCX
 /// looks for the device (ENODEV), another one refuses the attach type (EINVAL).
 fn has_tcx() -> bool {
-    let answer =
-        sys::trivial_prog(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32).and_then(|prog| {
-            use std::os::fd::AsFd as _;
-            let kind = bpf_attach_type::BPF_TCX_INGRESS as u32;
-            sys::link_create(prog.as_fd(), i32::MAX as u32, kind, 0)
-        });
+    let answer = prog::trivial(bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32).and_then(|prog| {
+        use std::os::fd::AsFd as _;
+        let kind = bpf_attach_type::BPF_TCX_INGRESS as u32;
+        sys::link_create(prog.as_fd(), i32::MAX as u32, kind, 0)
+    });
     matches!(answer, Err(error) if error.raw_os_error() == Some(libc::ENODEV))
 }
 

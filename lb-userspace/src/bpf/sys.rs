@@ -29,7 +29,7 @@ pub(super) const NOEXIST: u64 = 1;
 /// # Safety
 /// `attr` is the attribute of `cmd`, and every pointer in it leads to memory
 /// that is as large as the command makes it and lives until the call returns.
-unsafe fn bpf<T>(cmd: bpf_cmd, attr: &mut T) -> io::Result<i32> {
+pub(super) unsafe fn bpf<T>(cmd: bpf_cmd, attr: &mut T) -> io::Result<i32> {
     // SAFETY: the caller vouches for the attribute; its size is its type's.
     let ret = unsafe { libc::syscall(libc::SYS_bpf, cmd as u32, attr as *mut T, size_of::<T>()) };
     if ret < 0 {
@@ -38,7 +38,7 @@ unsafe fn bpf<T>(cmd: bpf_cmd, attr: &mut T) -> io::Result<i32> {
     Ok(ret as i32)
 }
 
-fn owned(fd: i32) -> OwnedFd {
+pub(super) fn owned(fd: i32) -> OwnedFd {
     // SAFETY: the kernel has just returned this descriptor to us alone.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -226,6 +226,14 @@ pub(super) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Res
     unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(|_| ())
 }
 
+/// Takes a link off what it is attached to, at once. Linux 5.9, commit
+/// 73b11c2ab072.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd() as u32;
+    // SAFETY: the attribute is the link's descriptor alone.
+    unsafe { bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(|_| ())
+}
+
 #[repr(C)]
 struct ElemAttr {
     map_fd: u32,
@@ -368,37 +376,4 @@ pub(super) unsafe fn read_batch(
     buffers.count = attr.count;
     *cursor = Some(next);
     Ok(end)
-}
-
-#[repr(C)]
-struct ProgLoadAttr {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-}
-
-/// Loads a program of two instructions, `return 0`, to ask what can be done
-/// with a program of this type.
-pub(super) fn trivial_prog(prog_type: u32) -> io::Result<OwnedFd> {
-    // r0 = 0; exit
-    let insns: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
-    let mut attr = ProgLoadAttr {
-        prog_type,
-        insn_cnt: insns.len() as u32,
-        insns: insns.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags: 0,
-    };
-    // SAFETY: `insns` and the licence outlive the call.
-    unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) }.map(owned)
 }
