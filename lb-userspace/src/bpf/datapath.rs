@@ -21,9 +21,9 @@ use super::{
     janitor::{Janitor, JanitorStats, filter_bits},
     kernel::KernelStore,
     layout::{agent_owned, carry_over},
-    links::{Attached, Place, attach, pinned},
+    links::{Attached, Place, attach, end, pinned},
     load::{Loaded, Staged, clean_foreign, load, map_error},
-    pins::{Pins, open_cgroup, remove},
+    pins::{Pins, open_cgroup},
     probe::Features,
     programs::{Programs, SOCKET},
     settings::{Settings, SocketLb},
@@ -165,7 +165,7 @@ impl Datapath {
     fn attach_sockets(&mut self) -> Result<(), Error> {
         if self.settings.socket_lb == SocketLb::Off {
             for (program, _) in SOCKET {
-                remove(&self.pins.links().join(program))?;
+                end(&self.pins.links().join(program))?;
             }
             return Ok(());
         }
@@ -308,7 +308,11 @@ impl Datapath {
     /// A pin cannot be removed.
     pub fn uninstall(settings: &Settings) -> Result<(), Error> {
         devices::remove_filters()?;
-        Pins::existing(settings.pin_dir()).remove_all()
+        let pins = Pins::existing(settings.pin_dir());
+        for link in pinned(&pins.links())? {
+            end(&link.path)?;
+        }
+        pins.remove_all()
     }
 
     /// Names of the pinned links, for tests and `uninstall`.

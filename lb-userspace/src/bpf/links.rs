@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    error::Error,
     pins::{list, remove},
     sys::{self, LinkTarget},
 };
@@ -57,6 +58,16 @@ fn create(place: &Place<'_>, prog: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     sys::link_create(prog, place.handle, place.attach_type, place.flags)
 }
 
+/// Ends a pinned link, at once: without its pin alone it would end when the
+/// kernel finds the time. One that is not there counts as ended.
+pub(super) fn end(pin: &Path) -> Result<(), Error> {
+    if let Ok(link) = sys::obj_get(pin, 0) {
+        // What is not a link, or is detached already, is only unpinned.
+        let _detached = sys::link_detach(link.as_fd());
+    }
+    remove(pin)
+}
+
 /// A pinned link.
 #[derive(Clone, Debug)]
 pub(super) struct PinnedLink {
@@ -71,7 +82,7 @@ pub(super) struct PinnedLink {
 }
 
 /// Every pinned link of a directory.
-pub(super) fn pinned(dir: &Path) -> Result<Vec<PinnedLink>, super::error::Error> {
+pub(super) fn pinned(dir: &Path) -> Result<Vec<PinnedLink>, Error> {
     let mut links: Vec<PinnedLink> = list(dir)?
         .into_iter()
         .map(|(name, path)| {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{
     super::{
         error::{Error, chain},
-        links::{Place, attach, pinned},
-        pins::{Pins, remove},
+        links::{Place, attach, end, pinned},
+        pins::Pins,
         programs::{DeviceHooks, POD, Programs, UPLINK, XDP},
         settings::XdpMode,
         sys::LinkTarget,
@@ -33,6 +33,8 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// replaces them in place. The number only has to be one that nobody else uses.
 const PRIORITY: u16 = 0xba5c;
 const HANDLE: TcHandle = TcHandle::new(0, 0xba5c);
+
+const NO_XDP: &str = "its driver does not have XDP";
 
 /// What serves a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -141,7 +143,7 @@ impl KernelAttach {
     }
 
     fn unlink(&self, index: u32, slot: Slot) {
-        if let Err(error) = remove(&self.pin(index, slot)) {
+        if let Err(error) = end(&self.pin(index, slot)) {
             tracing::warn!("{error}");
         }
     }
@@ -208,28 +210,29 @@ impl KernelAttach {
             return Ok((None, reason));
         }
         let program = self.program(XDP)?;
-        let native = match device.is_pair() {
-            true => Err("veth loses unfinished checksums and TSO to XDP".to_owned()),
-            false => {
-                self.unlink(index, Slot::XdpGeneric);
-                self.link(index, Slot::XdpNative, program)
-                    .map_err(|error| xdp_reason(&error))
-            }
+        let generic_too = self.xdp == XdpMode::Generic;
+        let native = if device.is_pair() {
+            Err("veth loses unfinished checksums and TSO to XDP".to_owned())
+        } else if generic_too && self.pin(index, Slot::XdpGeneric).exists() {
+            // So an earlier agent has found, and the hook must not be empty for
+            // as long as it takes to find it again.
+            Err(NO_XDP.to_owned())
+        } else {
+            self.unlink(index, Slot::XdpGeneric);
+            self.link(index, Slot::XdpNative, program)
+                .map_err(|error| xdp_reason(&error))
         };
-        match (native, self.xdp) {
-            (Ok(()), _) => Ok((Some("native"), "its driver has it".to_owned())),
-            (Err(reason), XdpMode::Generic) => {
-                self.unlink(index, Slot::XdpNative);
-                match self.link(index, Slot::XdpGeneric, program) {
-                    Ok(()) => Ok((Some("generic"), format!("asked for (--xdp); {reason}"))),
-                    Err(error) => Ok((None, format!("{reason}; generic: {}", xdp_reason(&error)))),
-                }
-            }
-            (Err(reason), _) => {
-                self.unlink(index, Slot::XdpNative);
-                self.unlink(index, Slot::XdpGeneric);
-                Ok((None, reason))
-            }
+        let Err(reason) = native else {
+            return Ok((Some("native"), "its driver has it".to_owned()));
+        };
+        self.unlink(index, Slot::XdpNative);
+        if !generic_too {
+            self.unlink(index, Slot::XdpGeneric);
+            return Ok((None, reason));
+        }
+        match self.link(index, Slot::XdpGeneric, program) {
+            Ok(()) => Ok((Some("generic"), format!("asked for (--xdp); {reason}"))),
+            Err(error) => Ok((None, format!("{reason}; generic: {}", xdp_reason(&error)))),
         }
     }
 }
@@ -342,7 +345,7 @@ fn program_errno(error: &ProgramError) -> Option<i32> {
 
 fn xdp_reason(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EINVAL) => "its driver does not have XDP".to_owned(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL) => NO_XDP.to_owned(),
         Some(libc::EBUSY) => "another XDP program is attached to it".to_owned(),
         Some(libc::ERANGE | libc::EMSGSIZE) => "its MTU is too large for XDP".to_owned(),
         _ => format!("XDP could not be attached: {error}"),
