@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{build, lab, lint, setup, test};
+use crate::{bench, build, lab, lint, setup, test};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;
@@ -48,6 +48,8 @@ enum Command {
     LabClient,
     /// Run the tests; the last line is `N passed, N failed`
     Test(test::Args),
+    /// Measure the datapath and the agent against what they must reach
+    Bench(bench::Args),
     /// Check formatting, clippy, crate boundaries, dependencies, licences and spelling
     #[command(
         after_help = "Examples:\n  cargo xtask lint\n\nNeeds no privilege. Its tools are built once, at pinned versions, into target/tools."
@@ -75,6 +77,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::LabServe(args) => lab::serve(args)?,
         Command::LabClient => lab::work()?,
         Command::Test(args) => return test::run(&args),
+        Command::Bench(args) => bench::run(&args)?,
         Command::Lint => lint::run()?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut std::io::stdout());

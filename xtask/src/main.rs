@@ -1,5 +1,6 @@
 //! `cargo xtask`: sets up, builds, lints and tests Bascule.
 
+mod bench;
 mod build;
 mod cli;
 mod elf;

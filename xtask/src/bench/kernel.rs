@@ -1,0 +1,223 @@
+//! The programs in the kernel, and how one of them is run many times.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::ServiceCounter;
+use lb_common::schema::{self, name};
+
+use super::frame::{Frame, Front};
+use super::world;
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// XDP.
+    Xdp,
+    /// TC.
+    Tc,
+}
+
+/// The datapath under measurement, and the programs that it is compared with.
+pub(super) struct Kernel {
+    lb: Ebpf,
+    bench: Ebpf,
+}
+
+/// What to run: a program of the datapath, or one of those it is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// Of the datapath.
+    Datapath(&'static str),
+    /// Of the benchmark.
+    Bench(&'static str),
+}
+
+/// What a number of runs gave.
+#[derive(Clone, Debug)]
+pub(super) struct Runs {
+    /// Nanoseconds a run.
+    pub(super) ns: f64,
+    /// What the last run returned.
+    pub(super) verdict: u32,
+    /// The frame as the last run left it.
+    pub(super) frame: Vec<u8>,
+}
+
+impl Kernel {
+    /// Loads both objects, with maps of their default sizes that nobody else sees.
+    ///
+    /// # Errors
+    /// An object is missing or the kernel refuses a program.
+    pub(super) fn load(object: &Path, bench: &Path) -> Result<Self> {
+        let open = |path: &Path| {
+            EbpfLoader::new()
+                .load_file(path)
+                .with_context(|| format!("cannot load {}: `cargo xtask build`", path.display()))
+        };
+        let mut kernel = Self {
+            lb: open(object)?,
+            bench: open(bench)?,
+        };
+        for name in ["lb_xdp", "lb_up_ingress", "lb_pod_ingress", "lb_up_egress"] {
+            load(&mut kernel.lb, name)?;
+        }
+        let own: Vec<String> = kernel.bench.programs().map(|(n, _)| n.to_owned()).collect();
+        for name in &own {
+            load(&mut kernel.bench, name)?;
+        }
+        world::fill(&mut kernel.lb)?;
+        Ok(kernel)
+    }
+
+    /// Runs a program `repeat` times behind the front program, on flows from 0 on.
+    ///
+    /// # Errors
+    /// A program is missing, or the kernel refuses to run it.
+    pub(super) fn run(
+        &mut self,
+        hook: Hook,
+        program: Program,
+        frame: &Frame,
+        (flows, repeat): (u32, u32),
+    ) -> Result<Runs> {
+        self.aim(hook, program)?;
+        self.set_front(&frame.front(flows, 0)?)?;
+        let bytes = frame.bytes()?;
+        let mut out = vec![0; 2048];
+        let options = TestRunOptions {
+            data_in: Some(&bytes),
+            data_out: Some(&mut out),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let front = front_program(hook, frame);
+        let refused = || format!("the kernel refuses to run {program:?} behind {front}");
+        let found = self.bench.program(&front).with_context(refused)?;
+        let result = match hook {
+            Hook::Xdp => <&Xdp>::try_from(found)?.test_run(options),
+            Hook::Tc => <&SchedClassifier>::try_from(found)?.test_run(options),
+        }
+        .with_context(refused)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(Runs {
+            ns: result.duration.as_nanos() as f64,
+            verdict: result.return_value,
+            frame: out,
+        })
+    }
+
+    /// Makes the front program call a program.
+    fn aim(&mut self, hook: Hook, program: Program) -> Result<()> {
+        let (object, name) = match program {
+            Program::Datapath(name) => (&self.lb, name),
+            Program::Bench(name) => (&self.bench, name),
+        };
+        let fd: ProgramFd = object
+            .program(name)
+            .with_context(|| format!("the object has no program {name}"))?
+            .fd()?
+            .try_clone()?;
+        let map = match hook {
+            Hook::Xdp => "bench_xdp",
+            Hook::Tc => "bench_tc",
+        };
+        let map = self
+            .bench
+            .map_mut(map)
+            .with_context(|| format!("the object has no map {map}"))?;
+        ProgramArray::try_from(map)?
+            .set(0, &fd, 0)
+            .with_context(|| format!("cannot call {name} from the front program"))
+    }
+
+    fn set_front(&mut self, front: &Front) -> Result<()> {
+        const BYTES: usize = size_of::<Front>();
+        let map = self
+            .bench
+            .map_mut("bench_front")
+            .context("the object has no map bench_front")?;
+        let mut map: Array<&mut MapData, [u8; BYTES]> = Array::try_from(map)?;
+        let bytes: [u8; BYTES] = bytemuck::cast(*front);
+        map.set(0, bytes, 0)
+            .context("cannot write the front program's frame")
+    }
+
+    /// Empties conntrack.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn forget_flows(&mut self) -> Result<()> {
+        for name in [name::lb_ct4_v1, name::lb_ct6_v1] {
+            let def = schema::MAPS
+                .iter()
+                .find(|def| def.name == name)
+                .with_context(|| format!("the schema has no map {name}"))?;
+            let map = self
+                .lb
+                .map_mut(name)
+                .with_context(|| format!("the object has no map {name}"))?;
+            let (Map::HashMap(data) | Map::LruHashMap(data)) = map else {
+                bail!("the map {name} is no hash");
+            };
+            super::sys::clear(
+                data.fd().as_fd(),
+                def.key_size as usize,
+                def.value_size as usize,
+            )
+            .with_context(|| format!("cannot empty the map {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// What all services together carried since the programs were loaded.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn carried(&self, services: u32) -> Result<ServiceCounter> {
+        const BYTES: usize = size_of::<ServiceCounter>();
+        let map = self
+            .lb
+            .map(name::lb_svc_ctr_v1)
+            .context("the object has no map of services' counters")?;
+        let map: PerCpuArray<&MapData, [u8; BYTES]> = PerCpuArray::try_from(map)?;
+        let mut sum = ServiceCounter::default();
+        for id in 0..=services {
+            for value in map.get(&id, 0)?.iter() {
+                let counter: ServiceCounter = bytemuck::cast(*value);
+                sum.packets += counter.packets;
+                sum.bytes += counter.bytes;
+                sum.connections += counter.connections;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn load(object: &mut Ebpf, name: &str) -> Result<()> {
+    let program = object
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?;
+    let loaded = match program {
+        aya::programs::Program::Xdp(p) => p.load(),
+        aya::programs::Program::SchedClassifier(p) => p.load(),
+        _ => bail!("the program {name} is of a kind that is not measured"),
+    };
+    loaded.with_context(|| format!("the kernel refuses the program {name}"))?;
+    ensure!(program.fd().is_ok(), "the program {name} has no descriptor");
+    Ok(())
+}
+
+fn front_program(hook: Hook, frame: &Frame) -> String {
+    let hook = match hook {
+        Hook::Xdp => "xdp",
+        Hook::Tc => "tc",
+    };
+    let place = if frame.reply { "to" } else { "from" };
+    let family = if frame.is_v6() { 6 } else { 4 };
+    format!("{hook}_{place}{family}")
+}

@@ -1,0 +1,140 @@
+//! `cargo xtask bench`: how fast it is, each figure as a ratio to something
+//! that was measured beside it, so that it means the same on every machine.
+
+mod cases;
+mod datapath;
+mod frame;
+mod kernel;
+mod machine;
+mod report;
+mod stats;
+mod sys;
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::setup::{self, Need};
+use crate::ui;
+use stats::Row;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Needs root. The exit status is 0 when every row was measured, whether or not it reaches its target.\n\
+                  \nExamples:\n  cargo xtask bench\n  cargo xtask bench --suite xdp --quick\n  \
+                  cargo xtask bench --json bench.json --markdown docs/benchmarks.md"
+)]
+pub(crate) struct Args {
+    /// Which rows; all if none is named
+    #[arg(long, value_enum)]
+    suite: Vec<Suite>,
+    /// Repetitions of each row
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    reps: u32,
+    /// Fewer runs in each repetition: to see that all works, not to compare
+    #[arg(long)]
+    quick: bool,
+    /// Write the rows as a JSON array
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the rows as a page of Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// Rows that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Suite {
+    /// The XDP program, by BPF_PROG_TEST_RUN
+    Xdp,
+    /// The TC programs, by BPF_PROG_TEST_RUN
+    Tc,
+}
+
+impl Suite {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// What the suites need to know.
+#[derive(Clone, Debug)]
+struct Plan {
+    suites: Vec<Suite>,
+    reps: u32,
+    /// Runs are divided by this.
+    divisor: u32,
+}
+
+impl Plan {
+    fn wants(&self, suite: &str) -> bool {
+        self.suites.is_empty() || self.suites.iter().any(|s| s.name() == suite)
+    }
+}
+
+/// The subcommand.
+///
+/// # Errors
+/// The machine lacks what is needed, something does not build, or a row could not be measured.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let nightly = setup::ensure(Need::Kernel)?;
+    machine::check()?;
+    crate::build::bpf(&nightly)?;
+    let plan = Plan {
+        suites: args.suite.clone(),
+        reps: args.reps,
+        divisor: if args.quick { 16 } else { 1 },
+    };
+    let mut notes = vec![machine::describe()];
+    let mut rows = Vec::new();
+    if plan.wants("xdp") || plan.wants("tc") {
+        watched("datapath", &mut notes, &mut rows, || {
+            datapath::measure(&plan)
+        })?;
+    }
+    finish(args, &rows, &notes)
+}
+
+/// Measures some suites, and notes what else the machine did.
+fn watched(
+    what: &str,
+    notes: &mut Vec<String>,
+    rows: &mut Vec<Row>,
+    measure: impl FnOnce() -> Result<Vec<Row>>,
+) -> Result<()> {
+    let (load, watch) = (machine::load_average(), machine::Watch::start());
+    rows.extend(measure()?);
+    let foreign = watch.end();
+    let mut note = format!(
+        "{what}: load average {load} before, others kept {:.2} CPUs busy",
+        foreign.cpus
+    );
+    if foreign.disturbs() {
+        note.push_str(" (FOREIGN LOAD: read the minima)");
+        ui::warn(format!("{what} was measured beside other work"));
+    }
+    notes.push(note);
+    Ok(())
+}
+
+fn finish(args: &Args, rows: &[Row], notes: &[String]) -> Result<()> {
+    println!("{}", report::table(rows));
+    notes.iter().for_each(|note| println!("{note}"));
+    let write = |path: &PathBuf, text: String| {
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    if let Some(path) = &args.json {
+        write(path, report::json(rows)? + "\n")?;
+    }
+    if let Some(path) = &args.markdown {
+        write(path, report::markdown(rows, notes))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The result as a table, as JSON and as a page.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::stats::{Row, Target};
+use crate::ui::{Colour, paint};
+
+/// A row as JSON.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    suite: &'a str,
+    case: &'a str,
+    unit: &'a str,
+    min: f64,
+    median: f64,
+    max: f64,
+    repetitions: usize,
+    ratio_to: Option<&'a str>,
+    ratio: Option<f64>,
+    target: Option<f64>,
+    target_is: Option<&'static str>,
+    met: Option<bool>,
+}
+
+/// All rows as an array of JSON.
+///
+/// # Errors
+/// A number is none.
+pub(super) fn json(rows: &[Row]) -> serde_json::Result<String> {
+    let rows: Vec<Json<'_>> = rows.iter().filter_map(to_json).collect();
+    serde_json::to_string_pretty(&rows)
+}
+
+fn to_json(row: &Row) -> Option<Json<'_>> {
+    let spread = row.spread()?;
+    Some(Json {
+        suite: &row.suite,
+        case: &row.case,
+        unit: &row.unit,
+        min: round(spread.min),
+        median: round(spread.median),
+        max: round(spread.max),
+        repetitions: row.samples.len(),
+        ratio_to: row.reference.as_ref().map(|(name, _)| name.as_str()),
+        ratio: row.ratio().map(round),
+        target: row.target.map(Target::limit),
+        target_is: row.target.map(|t| match t {
+            Target::AtMost(_) => "at most",
+            Target::AtLeast(_) => "at least",
+        }),
+        met: row.met(),
+    })
+}
+
+/// To a thousandth: no clock here is better.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// One row as words: case, min, median, max, unit, ratio, target, met.
+fn words(row: &Row) -> Option<[String; 8]> {
+    let spread = row.spread()?;
+    let ratio = row.reference.as_ref().zip(row.ratio());
+    Some([
+        row.case.clone(),
+        number(spread.min),
+        number(spread.median),
+        number(spread.max),
+        row.unit.clone(),
+        ratio.map_or(String::new(), |((name, _), r)| format!("{r:.2} × {name}")),
+        row.target.map_or(String::new(), |t| match t {
+            Target::AtMost(limit) => format!("≤ {limit}"),
+            Target::AtLeast(limit) => format!("≥ {limit}"),
+        }),
+        row.met()
+            .map_or(String::new(), |met| if met { "yes" } else { "NO" }.into()),
+    ])
+}
+
+const HEAD: [&str; 8] = [
+    "case", "min", "median", "max", "unit", "ratio", "target", "met",
+];
+
+fn number(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+/// The rows as a table for a terminal.
+pub(super) fn table(rows: &[Row]) -> String {
+    let lines: Vec<(&str, [String; 8])> = rows
+        .iter()
+        .filter_map(|row| Some((row.suite.as_str(), words(row)?)))
+        .collect();
+    let mut widths = HEAD.map(|h| h.chars().count());
+    for (_, line) in &lines {
+        for (width, word) in widths.iter_mut().zip(line) {
+            *width = (*width).max(word.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let mut suite = "";
+    for (of, line) in &lines {
+        if *of != suite {
+            suite = of;
+            let _ = writeln!(out, "\n{suite}");
+            let _ = writeln!(out, "{}", pad(&HEAD.map(str::to_owned), &widths));
+        }
+        let text = pad(line, &widths);
+        let colour = match line[7].as_str() {
+            "yes" => Some(Colour::Green),
+            "NO" => Some(Colour::Red),
+            _ => None,
+        };
+        let _ = writeln!(out, "{}", colour.map_or(text.clone(), |c| paint(c, &text)));
+    }
+    out
+}
+
+/// Words in columns; numbers are set to the right.
+fn pad(line: &[String; 8], widths: &[usize; 8]) -> String {
+    let cells = line.iter().zip(widths).enumerate().map(|(i, (word, &w))| {
+        if (1..=3).contains(&i) {
+            format!("{word:>w$}")
+        } else {
+            format!("{word:<w$}")
+        }
+    });
+    let text: Vec<String> = cells.collect();
+    format!("  {}", text.join("  ")).trim_end().to_owned()
+}
+
+/// The rows as a page.
+pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
+    let mut out = String::from(
+        "# Benchmarks\n\n\
+         Written by `cargo xtask bench --markdown docs/benchmarks.md`; not by hand.\n\n\
+         A ratio is the median of ratios of two samples that were taken one after the other, so\n\
+         that what the machine does besides changes both. In the suites `xdp` and `tc` a sample is\n\
+         the mean of many runs by `BPF_PROG_TEST_RUN`. A front program restores the packet before\n\
+         each of them and calls the program; `floor` is the same front program with one that swaps\n\
+         the link addresses and transmits, `empty` with one that returns at once.\n\n",
+    );
+    for note in notes {
+        let _ = writeln!(out, "- {note}");
+    }
+    let mut suite = "";
+    for row in rows {
+        let Some(words) = words(row) else { continue };
+        if row.suite != suite {
+            suite = &row.suite;
+            let _ = writeln!(out, "\n## {suite}\n");
+            let _ = writeln!(out, "| {} |", HEAD.join(" | "));
+            let _ = writeln!(out, "|---|--:|--:|--:|---|---|---|---|");
+        }
+        let _ = writeln!(out, "| {} |", words.join(" | "));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        let mut row = Row::new("xdp", "established", "ns");
+        row.reference = Some(("floor".to_owned(), Vec::new()));
+        row.target = Some(Target::AtMost(2.4));
+        row.add(80.0, 40.0);
+        row.add(90.0, 40.0);
+        row.add(100.0, 40.0);
+        row
+    }
+
+    #[test]
+    fn the_table_says_whether_a_target_is_met() {
+        let text = table(&[row()]);
+        assert!(text.starts_with("\nxdp\n"), "{text}");
+        let line = text.lines().last().unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let expected = "established 80.0 90.0 100 ns 2.25 × floor ≤ 2.4 yes";
+        assert_eq!(words.join(" "), expected);
+    }
+
+    #[test]
+    fn json_has_the_promised_keys() {
+        let value: serde_json::Value = serde_json::from_str(&json(&[row()]).unwrap()).unwrap();
+        let row = &value[0];
+        assert_eq!(row["suite"], "xdp");
+        assert_eq!(row["median"], 90.0);
+        assert_eq!(row["ratio_to"], "floor");
+        assert_eq!(row["ratio"], 2.25);
+        assert_eq!((&row["target"], &row["met"]), (&2.4.into(), &true.into()));
+    }
+
+    #[test]
+    fn the_page_is_a_table_of_each_suite() {
+        let text = markdown(&[row()], &["Linux".to_owned()]);
+        assert!(text.contains("\n- Linux\n\n## xdp\n\n| case |"), "{text}");
+        assert!(
+            text.ends_with(
+                "| established | 80.0 | 90.0 | 100 | ns | 2.25 × floor | ≤ 2.4 | yes |\n"
+            )
+        );
+    }
+}

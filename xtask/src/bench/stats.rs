@@ -1,0 +1,166 @@
+//! Samples, and what they say.
+
+use serde::Serialize;
+
+/// Least, median and greatest of some samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// Of samples in any order; `None` where there are none.
+    pub(super) fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (first, last) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len().is_multiple_of(2) {
+            f64::midpoint(sorted[middle - 1], sorted[middle])
+        } else {
+            sorted[middle]
+        };
+        Some(Self {
+            min: first,
+            median,
+            max: last,
+        })
+    }
+}
+
+/// What a row must reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Target {
+    /// At most this: of the ratio where there is one, else of the median.
+    AtMost(f64),
+    /// At least this, likewise.
+    AtLeast(f64),
+}
+
+impl Target {
+    /// Whether a value reaches it.
+    pub(super) fn met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+
+    /// The number.
+    pub(super) fn limit(self) -> f64 {
+        match self {
+            Self::AtMost(limit) | Self::AtLeast(limit) => limit,
+        }
+    }
+}
+
+/// One row of the result.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// Suite: `xdp`, `tc`, `control`, `bulk`.
+    pub(super) suite: String,
+    /// What was measured.
+    pub(super) case: String,
+    /// Unit of the samples.
+    pub(super) unit: String,
+    /// One sample a repetition.
+    pub(super) samples: Vec<f64>,
+    /// What the samples are compared with, and its sample in the same repetition.
+    pub(super) reference: Option<(String, Vec<f64>)>,
+    /// What the row must reach.
+    pub(super) target: Option<Target>,
+    /// Decide by the greatest sample and not by the median: a limit on memory.
+    pub(super) by_max: bool,
+}
+
+impl Row {
+    /// A row without samples.
+    pub(super) fn new(suite: &str, case: impl Into<String>, unit: &str) -> Self {
+        Self {
+            suite: suite.to_owned(),
+            case: case.into(),
+            unit: unit.to_owned(),
+            samples: Vec::new(),
+            reference: None,
+            target: None,
+            by_max: false,
+        }
+    }
+
+    /// Adds a repetition: its sample, and that of what it is compared with.
+    pub(super) fn add(&mut self, sample: f64, reference: f64) {
+        self.samples.push(sample);
+        if let Some((_, samples)) = &mut self.reference {
+            samples.push(reference);
+        }
+    }
+
+    /// Least, median and greatest sample.
+    pub(super) fn spread(&self) -> Option<Spread> {
+        Spread::of(&self.samples)
+    }
+
+    /// Median of the ratios, each of two samples that were taken one after the
+    /// other: what the machine does besides changes both.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        let (_, reference) = self.reference.as_ref()?;
+        let ratios: Vec<f64> = self
+            .samples
+            .iter()
+            .zip(reference)
+            .map(|(sample, reference)| sample / reference)
+            .collect();
+        Spread::of(&ratios).map(|s| s.median)
+    }
+
+    /// Whether the target is reached; `None` where there is none.
+    pub(super) fn met(&self) -> Option<bool> {
+        let spread = self.spread()?;
+        let plain = if self.by_max {
+            spread.max
+        } else {
+            spread.median
+        };
+        Some(self.target?.met(self.ratio().unwrap_or(plain)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_two() {
+        let spread = Spread::of(&[4.0, 1.0, 3.0, 10.0]).unwrap();
+        assert_eq!((spread.min, spread.median, spread.max), (1.0, 3.5, 10.0));
+        assert_eq!(Spread::of(&[]), None);
+    }
+
+    #[test]
+    fn a_ratio_is_of_samples_of_the_same_repetition() {
+        let mut row = Row::new("xdp", "a", "ns");
+        row.reference = Some(("floor".to_owned(), Vec::new()));
+        row.target = Some(Target::AtMost(2.0));
+        // The machine slows down; the ratio does not change.
+        row.add(20.0, 10.0);
+        row.add(40.0, 20.0);
+        row.add(100.0, 50.0);
+        assert_eq!(row.ratio(), Some(2.0));
+        assert_eq!(row.met(), Some(true));
+        row.target = Some(Target::AtLeast(2.1));
+        assert_eq!(row.met(), Some(false));
+    }
+
+    #[test]
+    fn without_a_reference_the_sample_itself_must_reach_the_target() {
+        let mut row = Row::new("control", "memory", "MiB");
+        row.samples = vec![100.0, 120.0, 160.0];
+        assert_eq!(row.met(), None);
+        row.target = Some(Target::AtMost(150.0));
+        assert_eq!(row.met(), Some(true));
+        row.by_max = true;
+        assert_eq!(row.met(), Some(false));
+    }
+}
