@@ -67,6 +67,6 @@ pub trait Env<F: Family>: Run {
     /// Whether a socket of this node owns a tuple: source is remote, destination local.
     fn socket_owns(&self, tuple: &CtKey<F::Addr>) -> bool;
     /// The FIB's answer for a packet as it will be, of `len` bytes after its
-    /// Ethernet header.
+    /// Ethernet header; 0 where its length does not matter.
     fn route(&self, proto: u32, to: &Hit<F::Addr>, len: u32) -> Route;
 }

@@ -206,7 +206,8 @@ fn leave<F: Family, P: Packet, E: Env<F>>(
     if h.ttl <= 1 {
         return Outcome::drop(Reason::TtlExceeded);
     }
-    let route = e.route(h.tuple.proto, hit, h.len);
+    let len = if p.is_gso() { 0 } else { h.len };
+    let route = e.route(h.tuple.proto, hit, len);
     let verdict = match route.way {
         Way::None => return Outcome::drop(route.reason),
         // The packet is as it was, for another hook to send.

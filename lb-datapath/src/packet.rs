@@ -27,6 +27,12 @@ pub trait Packet {
     #[must_use]
     fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()>;
 
+    /// Whether a device has joined segments (GSO): not the frame must fit, but
+    /// each of them.
+    fn is_gso(&self) -> bool {
+        false
+    }
+
     /// Makes the frame longer or shorter at its end. What is new is undefined.
     #[must_use]
     fn resize(&mut self, len: u32) -> Option<()>;

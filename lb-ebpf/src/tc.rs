@@ -90,9 +90,7 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
     #[inline(always)]
     fn is_complete(&self, off: u32, pseudo: Sum) -> Option<bool> {
         let field: u16 = self.read(off)?;
-        // SAFETY: the context is valid.
-        let gso = unsafe { (*self.ctx).gso_size };
-        Some(gso == 0 && field != pseudo.fold16())
+        Some(!self.is_gso() && field != pseudo.fold16())
     }
 }
 
@@ -133,6 +131,11 @@ impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
             return Some(());
         }
         self.fix_by_helpers(off, delta.addrs, delta.ports, udp)
+    }
+    #[inline(always)]
+    fn is_gso(&self) -> bool {
+        // SAFETY: the context is valid.
+        unsafe { (*self.ctx).gso_size != 0 }
     }
     #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
