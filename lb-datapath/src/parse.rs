@@ -78,7 +78,9 @@ pub fn ipv4<P: Packet>(p: &P) -> Option<Headers<Be32>> {
 #[inline(never)]
 pub fn ipv6<P: Packet>(p: &P) -> Option<Headers<Addr>> {
     let h: Ipv6Header = p.read(ETH_LEN)?;
-    if h.version_flow.get() >> 28 != 6 {
+    // A mapped IPv4 address is not for the wire (RFC 4942, section 2.2): in the maps
+    // it stands for an IPv4 frontend.
+    if h.version_flow.get() >> 28 != 6 || h.src.is_v4() | h.dst.is_v4() {
         return None;
     }
     let mut headers = Headers {
