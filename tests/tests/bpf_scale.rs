@@ -1,0 +1,229 @@
+//! Programming at the size of a large cluster: 10,000 services with 100,000
+//! endpoints. The bounds are for a debug build on a busy machine; run with
+//! `--release -- --nocapture` for the figures.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bascule_tests::netns::{Bpffs, Cgroup, Netns};
+use lb_common::{
+    Addr, Backend, Be16, Be32, Frontend, FrontendKey, backend_flags,
+    hash::{filter_bit, filter_kind},
+    proto, scope,
+};
+use lb_plan::op::{Batch, Op};
+use lb_userspace::bpf::{Datapath, Settings, views::Views};
+
+const SERVICES: u32 = 10_000;
+const ENDPOINTS: u32 = 10;
+/// Slots of a service: the next prime above 100 for each endpoint.
+const SLOTS: u32 = 1009;
+
+fn backend(id: u32) -> Backend {
+    Backend {
+        addr: Addr::v4(Be32::new(0x0a00_0000 + id)),
+        port: Be16::new(8080),
+        proto: proto::TCP,
+        reserved: 0,
+        flags: backend_flags::LIVE,
+    }
+}
+
+fn vip(service: u32) -> Addr {
+    Addr::v4(Be32::new(0x0a60_0000 + service))
+}
+
+fn key(service: u32, port: u16, scope: u8) -> FrontendKey {
+    let protocol = if port == 0 { 0 } else { proto::TCP };
+    FrontendKey {
+        addr: vip(service),
+        port: Be16::new(port),
+        proto: protocol,
+        scope,
+    }
+}
+
+fn table(service: u32) -> Arc<[u32]> {
+    let first = service * ENDPOINTS + 1;
+    (0..SLOTS).map(|slot| first + slot % ENDPOINTS).collect()
+}
+
+/// As planning emits it: backends, tables, filter, frontends.
+fn cluster() -> Batch {
+    let mut ops = Vec::new();
+    for id in 1..=SERVICES * ENDPOINTS {
+        ops.push(Op::ResetBackendCounter(id));
+    }
+    for id in 1..=SERVICES * ENDPOINTS {
+        ops.push(Op::PutBackend {
+            id,
+            backend: backend(id),
+        });
+    }
+    for service in 0..SERVICES {
+        ops.push(Op::PutSlots {
+            start: service * SLOTS,
+            slots: table(service),
+        });
+    }
+    for service in 0..SERVICES {
+        let addr = vip(service);
+        ops.push(Op::SetFilterBit(filter_bit(
+            filter_kind::VIP,
+            addr,
+            Be16::new(0),
+            0,
+        )));
+        let frontend = filter_bit(filter_kind::FRONTEND, addr, Be16::new(80), proto::TCP);
+        ops.push(Op::SetFilterBit(frontend));
+    }
+    for service in 0..SERVICES {
+        for scope in [scope::INTERNAL, scope::EXTERNAL] {
+            let (slots, len) = (service * SLOTS, SLOTS);
+            let value = Frontend {
+                service: service + 1,
+                flags: 0,
+                slots,
+                len,
+                affinity: 0,
+            };
+            ops.push(Op::PutFrontend {
+                key: key(service, 80, scope),
+                value,
+            });
+            let value = Frontend {
+                slots: 0,
+                len: 0,
+                ..value
+            };
+            ops.push(Op::PutFrontend {
+                key: key(service, 0, scope),
+                value,
+            });
+        }
+    }
+    Batch { ops }
+}
+
+/// One endpoint of a service is replaced: a new table at a new place.
+fn change(number: u32) -> Batch {
+    let service = number * 37 % SERVICES;
+    let id = SERVICES * ENDPOINTS + 1 + number;
+    let mut slots = table(service).to_vec();
+    slots
+        .iter_mut()
+        .step_by(ENDPOINTS as usize)
+        .for_each(|slot| *slot = id);
+    let start = (SERVICES + number) * SLOTS;
+    let mut ops = vec![
+        Op::ResetBackendCounter(id),
+        Op::PutBackend {
+            id,
+            backend: backend(id),
+        },
+        Op::PutSlots {
+            start,
+            slots: slots.into(),
+        },
+        Op::SetFilterBit(number),
+    ];
+    for scope in [scope::INTERNAL, scope::EXTERNAL] {
+        let value = Frontend {
+            service: service + 1,
+            flags: 0,
+            slots: start,
+            len: SLOTS,
+            affinity: 0,
+        };
+        ops.push(Op::PutFrontend {
+            key: key(service, 80, scope),
+            value,
+        });
+    }
+    let old = service * ENDPOINTS + 1;
+    ops.push(Op::DeleteBackend {
+        id: old,
+        backend: backend(old),
+    });
+    Batch { ops }
+}
+
+/// CPU time of this thread: other work on the machine does not count.
+fn cpu() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer leads to a timespec; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[test]
+fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
+    let (netns, bpffs) = (Netns::new("scale").unwrap(), Bpffs::new().unwrap());
+    let cgroup = Cgroup::new("scale").unwrap();
+    let settings = Settings {
+        bpffs: bpffs.path().to_owned(),
+        cgroup: cgroup.path().to_owned(),
+        ..Settings::default()
+    };
+    let (mut datapath, _) = netns.run(|| Datapath::load(&settings)).unwrap().unwrap();
+    let batch = cluster();
+    let before = resident();
+    let (start, used) = (Instant::now(), cpu());
+    let report = datapath.apply(&batch);
+    let (full, used) = (start.elapsed(), cpu() - used);
+    let grown = resident().saturating_sub(before) >> 20;
+    assert!(report.is_complete(), "{:?}", &report.failed[..3]);
+    println!(
+        "{} ops in {full:?}, {used:?} of CPU time; {grown} MiB more are resident",
+        batch.ops.len()
+    );
+    assert!(used.as_millis() < 3000, "{used:?}");
+    assert!(grown < 24, "{grown} MiB");
+
+    let mut changes: Vec<_> = (0..200)
+        .map(|number| {
+            let batch = change(number);
+            let start = Instant::now();
+            let report = datapath.apply(&batch);
+            let elapsed = start.elapsed();
+            assert!(report.is_complete(), "{:?}", report.failed);
+            elapsed
+        })
+        .collect();
+    changes.sort_unstable();
+    println!(
+        "one change: median {:?}, 99th percentile {:?}",
+        changes[100], changes[197]
+    );
+    assert!(changes[100].as_millis() < 5, "{:?}", changes[100]);
+
+    let views = Views::open(&settings).unwrap();
+    assert_eq!(views.frontends().unwrap().len(), 4 * SERVICES as usize);
+    assert_eq!(
+        views.backends().unwrap().len(),
+        (SERVICES * ENDPOINTS) as usize
+    );
+    drop(datapath);
+    let start = Instant::now();
+    let (_datapath, actual) = netns.run(|| Datapath::load(&settings)).unwrap().unwrap();
+    println!(
+        "a restart reads {} frontends in {:?}",
+        actual.frontends.len(),
+        start.elapsed()
+    );
+    assert_eq!(actual.frontends.len(), 4 * SERVICES as usize);
+    let mut found = vec![0; SLOTS as usize];
+    actual.slots.read(9999 * SLOTS, &mut found);
+    assert_eq!(found, *table(9999));
+}
