@@ -1,5 +1,7 @@
 //! Helpers of the tests that need root, a kernel or a cluster.
 
 pub mod e2e;
+pub mod host;
 pub mod lab;
 pub mod netns;
+pub mod vectors;

@@ -1,0 +1,277 @@
+//! The object with the programs, and its maps as bytes.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
+    programs::Program,
+};
+use bytemuck::{bytes_of, pod_read_unaligned};
+use lb_common::{
+    Addr, Affinity, AffinityKey, Backend, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
+    FrontendKey, NodeConfig, PacketCounter, Reason, ServiceCounter, schema::name,
+};
+
+use crate::vectors::{
+    dump::{State, convert, wide_key},
+    run::CAPACITY,
+    world::World,
+};
+
+/// Where `cargo xtask build` puts the object, or where `BASCULE_BPF_OBJECT` says.
+fn path() -> PathBuf {
+    std::env::var_os("BASCULE_BPF_OBJECT").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/bascule.o"),
+        PathBuf::from,
+    )
+}
+
+/// Loads every program of the object, with maps of the size of the vectors',
+/// pinned nowhere.
+///
+/// # Errors
+/// The object is missing, or the kernel refuses a map or program.
+pub fn load() -> Result<Ebpf> {
+    let conntrack = u32::try_from(CAPACITY.conntrack)?;
+    let path = path();
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(name::lb_frontends_v1, 1024)
+        .map_max_entries(name::lb_backends_v1, CAPACITY.backends)
+        .map_max_entries(name::lb_slots_v1, CAPACITY.slots)
+        .map_max_entries(name::lb_ranges_v1, 1024)
+        .map_max_entries(name::lb_ct4_v1, conntrack)
+        .map_max_entries(name::lb_ct6_v1, conntrack)
+        .map_max_entries(name::lb_affinity_v1, 1024)
+        .map_max_entries(name::lb_sock_nat_v1, 1024)
+        .map_max_entries(name::lb_svc_ctr_v1, CAPACITY.services)
+        .map_max_entries(name::lb_be_ctr_v1, CAPACITY.backends);
+    let mut ebpf = loader.load_file(&path).with_context(|| {
+        format!(
+            "cannot load {}; `cargo xtask build` makes it, and loading needs root",
+            path.display()
+        )
+    })?;
+    for (name, program) in ebpf.programs_mut() {
+        match program {
+            Program::Xdp(p) => p.load(),
+            Program::SchedClassifier(p) => p.load(),
+            Program::CgroupSockAddr(p) => p.load(),
+            _ => return Err(anyhow!("{name} is a program of an unexpected type")),
+        }
+        .with_context(|| format!("the kernel refuses {name}"))?;
+    }
+    Ok(ebpf)
+}
+
+const FRONTEND_KEY: usize = size_of::<FrontendKey>();
+const FRONTEND: usize = size_of::<Frontend>();
+const BACKEND: usize = size_of::<Backend>();
+const NODE: usize = size_of::<NodeConfig>();
+const COUNTER: usize = size_of::<ServiceCounter>();
+const REASON: usize = size_of::<PacketCounter>();
+const AFFINITY_KEY: usize = size_of::<AffinityKey>();
+const AFFINITY: usize = size_of::<Affinity>();
+
+type Bytes<const K: usize, const V: usize> = HashMap<MapData, [u8; K], [u8; V]>;
+
+/// The maps of the packet path, their keys and values as bytes.
+pub struct Maps {
+    filter: Array<MapData, u64>,
+    frontends: Bytes<FRONTEND_KEY, FRONTEND>,
+    backends: Array<MapData, [u8; BACKEND]>,
+    slots: Array<MapData, u32>,
+    ranges: LpmTrie<MapData, [u8; 20], u32>,
+    node: Array<MapData, [u8; NODE]>,
+    ct4: Bytes<{ size_of::<CtKey4>() }, { size_of::<CtEntry4>() }>,
+    ct6: Bytes<{ size_of::<CtKey6>() }, { size_of::<CtEntry6>() }>,
+    affinity: Bytes<AFFINITY_KEY, AFFINITY>,
+    reasons: PerCpuArray<MapData, [u8; REASON]>,
+    services: PerCpuArray<MapData, [u8; COUNTER]>,
+    backend_counters: PerCpuArray<MapData, [u8; COUNTER]>,
+    /// Words of the filter, and slots, that are not zero.
+    written: (BTreeSet<u32>, BTreeSet<u32>),
+    cpus: usize,
+}
+
+macro_rules! take {
+    ($ebpf:expr, $name:ident, $kind:ident) => {{
+        let map = $ebpf
+            .take_map(name::$name)
+            .with_context(|| format!("the object has no map {}", name::$name))?;
+        $kind::try_from(map).with_context(|| format!("the map {}", name::$name))?
+    }};
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the size is the type's")
+}
+
+/// Removes every entry of a hash map.
+fn empty<const K: usize, const V: usize>(map: &mut Bytes<K, V>) -> Result<()> {
+    let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+impl Maps {
+    /// Takes the maps out of the object.
+    ///
+    /// # Errors
+    /// One is missing.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            filter: take!(ebpf, lb_filter_v1, Array),
+            frontends: take!(ebpf, lb_frontends_v1, HashMap),
+            backends: take!(ebpf, lb_backends_v1, Array),
+            slots: take!(ebpf, lb_slots_v1, Array),
+            ranges: take!(ebpf, lb_ranges_v1, LpmTrie),
+            node: take!(ebpf, lb_node_v1, Array),
+            ct4: take!(ebpf, lb_ct4_v1, HashMap),
+            ct6: take!(ebpf, lb_ct6_v1, HashMap),
+            affinity: take!(ebpf, lb_affinity_v1, HashMap),
+            reasons: take!(ebpf, lb_reasons_v1, PerCpuArray),
+            services: take!(ebpf, lb_svc_ctr_v1, PerCpuArray),
+            backend_counters: take!(ebpf, lb_be_ctr_v1, PerCpuArray),
+            written: Default::default(),
+            cpus: aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?,
+        })
+    }
+
+    /// Replaces everything by a world, at a time in ticks.
+    ///
+    /// # Errors
+    /// The kernel refuses a write.
+    pub fn fill(&mut self, world: &World, now: u32) -> Result<()> {
+        self.clear()?;
+        for (word, bits) in &world.filter {
+            self.filter.set(*word, bits, 0)?;
+            self.written.0.insert(*word);
+        }
+        for (slot, id) in &world.slots {
+            self.slots.set(*slot, id, 0)?;
+            self.written.1.insert(*slot);
+        }
+        for (id, backend) in &world.backends {
+            self.backends.set(*id, array(bytes_of(backend)), 0)?;
+        }
+        for (key, value) in &world.frontends {
+            let (key, value) = (array(bytes_of(key)), array(bytes_of(value)));
+            self.frontends.insert(key, value, 0)?;
+        }
+        for range in &world.ranges {
+            let data = array(&bytes_of(range)[4..]);
+            self.ranges
+                .insert(&Key::new(range.prefix_len, data), 1, 0)?;
+        }
+        self.node.set(0, array(bytes_of(&world.node)), 0)?;
+        let (ct4, ct6) = world.entries(now, CAPACITY.conntrack);
+        for (key, entry) in &ct4 {
+            self.ct4
+                .insert(array(bytes_of(key)), array(bytes_of(entry)), 0)?;
+        }
+        for (key, entry) in &ct6 {
+            self.ct6
+                .insert(array(bytes_of(key)), array(bytes_of(entry)), 0)?;
+        }
+        for (key, value) in &world.bindings(now) {
+            let (key, value) = (array(bytes_of(key)), array(bytes_of(value)));
+            self.affinity.insert(key, value, 0)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        empty(&mut self.frontends)?;
+        empty(&mut self.ct4)?;
+        empty(&mut self.ct6)?;
+        empty(&mut self.affinity)?;
+        let ranges: Vec<_> = self.ranges.keys().collect::<Result<_, _>>()?;
+        for key in ranges {
+            self.ranges.remove(&key)?;
+        }
+        for word in std::mem::take(&mut self.written.0) {
+            self.filter.set(word, 0, 0)?;
+        }
+        for slot in std::mem::take(&mut self.written.1) {
+            self.slots.set(slot, 0, 0)?;
+        }
+        for id in 0..CAPACITY.backends {
+            self.backends.set(id, [0; BACKEND], 0)?;
+            self.backend_counters.set(id, zeros(self.cpus)?, 0)?;
+        }
+        for id in 0..CAPACITY.services {
+            self.services.set(id, zeros(self.cpus)?, 0)?;
+        }
+        for reason in Reason::ALL {
+            self.reasons.set(*reason as u32, zeros(self.cpus)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// When an entry of IPv4 conntrack was made, in ticks.
+    pub(super) fn created(&self) -> Option<u32> {
+        let (_, entry) = self.ct4.iter().next()?.ok()?;
+        Some(pod_read_unaligned::<CtEntry4>(&entry).created)
+    }
+
+    /// What the datapath has written, at a time in ticks.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn state(&self, now: u32) -> Result<State> {
+        let mut state = State::default();
+        for item in self.ct4.iter() {
+            let (key, entry) = item?;
+            let key: CtKey4 = pod_read_unaligned(&key);
+            let entry: CtEntry4 = pod_read_unaligned(&entry);
+            state.entry(now, &wide_key(&key, Addr::v4), &convert(&entry, Addr::v4));
+        }
+        for item in self.ct6.iter() {
+            let (key, entry) = item?;
+            state.entry(now, &pod_read_unaligned(&key), &pod_read_unaligned(&entry));
+        }
+        for item in self.affinity.iter() {
+            let (key, value) = item?;
+            state.bound(now, &pod_read_unaligned(&key), &pod_read_unaligned(&value));
+        }
+        for reason in Reason::ALL {
+            let mut sum = PacketCounter::default();
+            for cpu in self.reasons.get(&(*reason as u32), 0)?.iter() {
+                let one: PacketCounter = pod_read_unaligned(cpu);
+                sum.packets += one.packets;
+                sum.bytes += one.bytes;
+            }
+            state.reason(*reason, sum);
+        }
+        for id in 0..CAPACITY.services {
+            state.counter("service", id, sum(&self.services.get(&id, 0)?));
+        }
+        for id in 0..CAPACITY.backends {
+            state.counter("backend", id, sum(&self.backend_counters.get(&id, 0)?));
+        }
+        Ok(state.sorted())
+    }
+}
+
+fn zeros<const N: usize>(cpus: usize) -> Result<PerCpuValues<[u8; N]>> {
+    Ok(PerCpuValues::try_from(vec![[0; N]; cpus])?)
+}
+
+fn sum(values: &PerCpuValues<[u8; COUNTER]>) -> ServiceCounter {
+    let mut sum = ServiceCounter::default();
+    for cpu in values.iter() {
+        let one: ServiceCounter = pod_read_unaligned(cpu);
+        sum.packets += one.packets;
+        sum.bytes += one.bytes;
+        sum.connections += one.connections;
+    }
+    sum
+}

@@ -1,0 +1,45 @@
+//! The vectors, by theme.
+
+mod affinity;
+mod checksum;
+mod collisions;
+mod conntrack;
+mod cuts;
+mod echo;
+mod established;
+mod fragments;
+mod hairpin;
+mod hostile;
+mod maglev;
+mod new_flow;
+mod policies;
+mod ranges;
+mod refused;
+mod scene;
+mod snat;
+
+use super::vector::Vector;
+
+/// Every vector.
+#[must_use]
+pub fn all() -> Vec<Vector> {
+    [
+        new_flow::vectors(),
+        established::vectors(),
+        snat::vectors(),
+        hairpin::vectors(),
+        maglev::vectors(),
+        affinity::vectors(),
+        ranges::vectors(),
+        policies::vectors(),
+        refused::vectors(),
+        echo::vectors(),
+        fragments::vectors(),
+        conntrack::vectors(),
+        collisions::vectors(),
+        checksum::vectors(),
+        hostile::vectors(),
+        cuts::vectors(),
+    ]
+    .concat()
+}
