@@ -8,9 +8,8 @@
 
 use lb_common::{Addr, Be16};
 
-/// Slots for each backend, at least: the shares of the slots, and of the flows
-/// that move when a backend comes or goes, are then within about one percent of
-/// the ideal (the paper's section 5.3 has M of more than 100 x N).
+/// Slots for each backend, at least. Shares differ by one slot at most, so this
+/// is one percent: the paper's choice too (section 3.4, "larger than 100 x N").
 pub const SLOTS_PER_BACKEND: u32 = 100;
 
 /// Sizes of tables: the R5 series of preferred numbers (ISO 3: five steps a

@@ -230,19 +230,37 @@ proptest! {
         prop_assert_eq!(table(&set), reference::populate(&set));
     }
 
-    /// The paper's section 5.3: with M = 100 N, a backend less moves its own
-    /// slots and few others.
+    /// Hashing modulo the number of members would move nearly all.
     #[test]
-    fn a_member_less_disturbs_few_of_the_others_slots(set in any_members(120, 1..2), which in any::<prop::sample::Index>()) {
+    fn a_member_less_disturbs_few_of_the_others_slots(
+        set in any_members(120, 1..2),
+        which in any::<prop::sample::Index>(),
+    ) {
         prop_assume!(set.len() > 4);
-        let gone = set[which.index(set.len())];
-        let rest: Vec<_> = set.iter().filter(|m| m.id != gone.id).copied().collect();
-        // A table of the same size: a change of size is a different matter.
-        let size = maglev::table_size(set.len()).unwrap();
-        let before = maglev::build(&maglev::eligible(&set), size);
-        let after = maglev::build(&maglev::eligible(&rest), size);
-        let moved = before.iter().zip(&after).filter(|(b, a)| **b != gone.id && b != a).count();
-        let share = moved as f64 / size as f64;
-        prop_assert!(share < 0.06, "{} of {} members' slots moved", share, set.len());
+        let share = disturbed(&set, which.index(set.len()));
+        prop_assert!(share < 0.15, "{} of {} members' slots moved", share, set.len());
     }
+}
+
+/// The share of all slots that move between members that stay when one goes. The
+/// table keeps its size: a change of size is a different matter.
+fn disturbed(set: &[Member], gone: usize) -> f64 {
+    let gone = set[gone];
+    let rest: Vec<_> = set.iter().filter(|m| m.id != gone.id).copied().collect();
+    let size = maglev::table_size(set.len()).unwrap();
+    let before = maglev::build(&maglev::eligible(set), size);
+    let after = maglev::build(&maglev::eligible(&rest), size);
+    let moved = |(b, a): &(&u32, &u32)| **b != gone.id && b != a;
+    before.iter().zip(&after).filter(moved).count() as f64 / f64::from(size)
+}
+
+/// The bound is measured, not the paper's: section 3.4 promises minimal
+/// disruption without a number.
+#[test]
+fn on_average_a_member_less_moves_two_percent_of_the_others_slots() {
+    let (_, members) = golden::cases().pop().unwrap();
+    let set: Vec<_> = numbered(members).into_iter().take(60).collect();
+    let total: f64 = (0..set.len()).map(|gone| disturbed(&set, gone)).sum();
+    let mean = total / set.len() as f64;
+    assert!(mean < 0.025, "{mean}");
 }

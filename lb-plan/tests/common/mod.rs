@@ -263,3 +263,9 @@ pub(crate) fn expect(dump: &str, want: &str) {
         want.join("\n")
     );
 }
+
+/// The services that there is no room for.
+pub(crate) fn full(problems: &[lb_plan::op::Problem]) -> Vec<String> {
+    let full = problems.iter().filter(|p| p.reason == "MapFull");
+    full.map(|p| p.object.service.to_string()).collect()
+}

@@ -9,6 +9,16 @@ use super::{
     endpoint, ips, key, local, maps::Maps, node, port, serving_terminating, slice, unready,
 };
 
+/// Room for everything, in small batches.
+pub(crate) fn roomy() -> Limits {
+    Limits {
+        slots: 30_000,
+        grace: 1,
+        batch_slots: 600,
+        ..Limits::default()
+    }
+}
+
 /// Services that a world may have.
 pub(crate) const SERVICES: u8 = 6;
 
