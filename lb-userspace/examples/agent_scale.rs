@@ -75,13 +75,9 @@ fn object(text: &str, interner: &Interner) -> Object {
     manifest::parse(text, interner).objects.remove(0)
 }
 
-fn main() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let shared = Shared::default();
-    println!("{:>8.1} MiB at start", resident());
-    let setup = Setup {
+fn setup(shared: &Shared, servers: Servers) -> io::Result<Setup<Nowhere>> {
+    let own = std::net::Ipv4Addr::new(10, 0, 0, 1).into();
+    Ok(Setup {
         dataplane: Nowhere(0),
         planner: Planner::new(Limits::default()),
         node: node::Settings {
@@ -94,14 +90,23 @@ fn main() -> io::Result<()> {
         },
         kernel: Kernel::read()?,
         facts: Facts {
-            addresses: vec![std::net::Ipv4Addr::new(10, 0, 0, 1).into()],
-            default_sources: vec![std::net::Ipv4Addr::new(10, 0, 0, 1).into()],
+            addresses: vec![own],
+            default_sources: vec![own],
         },
-        servers: Servers::new(runtime.handle().clone(), shared.health.clone()),
+        servers,
         shared: shared.clone(),
-    };
+    })
+}
+
+fn main() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let shared = Shared::default();
+    println!("{:>8.1} MiB at start", resident());
+    let servers = Servers::new(runtime.handle().clone(), shared.health.clone());
     let interner = Interner::default();
-    let mut core = Core::new(setup, Instant::now());
+    let mut core = Core::new(setup(&shared, servers)?, Instant::now());
     let start = Instant::now();
     for i in 0..SERVICES {
         core.take(Input::Change(Change::Put(object(&service(i), &interner))));

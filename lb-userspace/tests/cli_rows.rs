@@ -32,6 +32,7 @@ fn backend(ip: &str, flags: u32) -> Backend {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "a table of what the maps hold")]
 fn held() -> Held {
     let f = |service, flags, slots, len, affinity| Frontend {
         service,

@@ -88,6 +88,7 @@ fn anything_that_is_not_well_makes_the_node_degraded() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of what is shown")]
 fn a_degraded_node_is_shown_whole() {
     let mut status = status();
     status.troubles.push(Trouble {

@@ -56,6 +56,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of fields")]
 fn a_full_service_is_read_whole() {
     let (service, problems) = service(
         "spec:

@@ -71,6 +71,7 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of samples")]
 fn every_family_is_exposed_under_its_name() {
     let metrics = Metrics::default();
     metrics.synced_round(true, Duration::from_millis(3), SystemTime::now());

@@ -223,9 +223,7 @@ async fn a_forgotten_version_leads_to_a_new_list_that_finds_what_went() {
     let mut agent = Agent::start(&api.url());
     agent.sees(&["a 10.0.0.1", "b 10.0.0.2"]).await;
     // The deletion happens while the watch is broken, and is compacted away.
-    let mut state = api.state();
-    state.failing = 3;
-    drop(state);
+    api.state().failing = 3;
     api.cut();
     api.delete(SERVICES, "a");
     api.compact();

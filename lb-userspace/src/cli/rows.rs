@@ -94,6 +94,9 @@ pub struct BackendRow {
     pub traffic: Traffic,
 }
 
+/// Address, port and protocol of a frontend.
+type Place = (IpAddr, u16, u8);
+
 impl Held {
     fn name(&self, service: u32) -> String {
         self.names
@@ -122,7 +125,7 @@ impl Held {
 
     /// The frontends, ordered by service, address and port.
     pub fn frontend_rows(&self) -> Vec<FrontendRow> {
-        let mut by_place: BTreeMap<(IpAddr, u16, u8), Vec<(u8, &Frontend)>> = BTreeMap::new();
+        let mut by_place: BTreeMap<Place, Vec<(u8, &Frontend)>> = BTreeMap::new();
         for (key, value) in &self.frontends {
             if value.flags & frontend_flags::VIP == 0 {
                 let place = (key.addr.into(), key.port.get(), key.proto);
@@ -147,7 +150,7 @@ impl Held {
 
     fn frontend_row(
         &self,
-        (address, port, protocol): (IpAddr, u16, u8),
+        (address, port, protocol): Place,
         scope: &'static str,
         f: &Frontend,
     ) -> FrontendRow {

@@ -159,88 +159,81 @@ impl Metrics {
     }
 
     fn register(&self, registry: &mut Registry) {
-        let r = registry.sub_registry_with_prefix("kubeproxy");
+        self.register_kube_proxys(registry.sub_registry_with_prefix("kubeproxy"));
+        let r = registry.sub_registry_with_prefix("bascule");
+        let mut gauge = |name, help, gauge: &Gauge| r.register(name, help, gauge.clone());
+        gauge("services", "Services in the snapshot", &self.services);
+        gauge(
+            "apply_pending",
+            "Writes that wait to be tried again",
+            &self.apply_pending,
+        );
+        let help = "Places that objects come from and that cannot be read now";
+        gauge("source_troubles", help, &self.source_troubles);
+        gauge(
+            "synced",
+            "1 when every source has been read completely",
+            &self.synced,
+        );
+        let help = "Problems of objects that stand, by reason";
+        r.register("problems", help, self.problems.clone());
+        let help = "Writes to maps that failed";
+        r.register("apply_failures", help, self.apply_failures.clone());
         r.register(
-            "sync_proxy_rules_duration_seconds",
-            "Time from the snapshot to the maps",
-            self.sync.clone(),
+            "map_entries",
+            "Entries in use of a map",
+            self.map_entries.clone(),
         );
         r.register(
-            "sync_full_proxy_rules_duration_seconds",
-            "The same, when every service was planned",
-            self.sync_full.clone(),
+            "map_capacity",
+            "Most entries of a map",
+            self.map_capacity.clone(),
         );
-        r.register(
-            "sync_partial_proxy_rules_duration_seconds",
-            "The same, when only what changed was planned",
-            self.sync_partial.clone(),
-        );
-        r.register(
-            "network_programming_duration_seconds",
-            "Time from the change of an endpoint to the maps",
-            self.network_programming.clone(),
-        );
-        r.register(
-            "sync_proxy_rules_last_timestamp_seconds",
-            "When the maps were last brought up to date",
-            self.last_sync.clone(),
-        );
-        r.register(
-            "sync_proxy_rules_last_queued_timestamp_seconds",
-            "When a change last came",
-            self.last_queued.clone(),
-        );
+    }
+
+    fn register_kube_proxys(&self, r: &mut Registry) {
+        for (name, help, histogram) in [
+            ("sync", "Time from the snapshot to the maps", &self.sync),
+            (
+                "sync_full",
+                "The same, when every service was planned",
+                &self.sync_full,
+            ),
+            (
+                "sync_partial",
+                "The same, when only what changed was planned",
+                &self.sync_partial,
+            ),
+        ] {
+            r.register(
+                format!("{name}_proxy_rules_duration_seconds"),
+                help,
+                histogram.clone(),
+            );
+        }
+        let help = "Time from the change of an endpoint to the maps";
+        let programming = self.network_programming.clone();
+        r.register("network_programming_duration_seconds", help, programming);
+        for (name, help, gauge) in [
+            (
+                "",
+                "When the maps were last brought up to date",
+                &self.last_sync,
+            ),
+            ("queued_", "When a change last came", &self.last_queued),
+        ] {
+            let name = format!("sync_proxy_rules_last_{name}timestamp_seconds");
+            r.register(name, help, gauge.clone());
+        }
         for (kind, changes) in [
             ("service", &self.service_changes),
             ("endpoint", &self.endpoint_changes),
         ] {
-            let pending = format!("sync_proxy_rules_{kind}_changes_pending");
-            r.register(
-                pending,
-                "Changes that are not in the maps yet",
-                changes.pending.clone(),
-            );
-            r.register(
-                format!("sync_proxy_rules_{kind}_changes"),
-                "Changes so far",
-                changes.total.clone(),
-            );
+            let name = format!("sync_proxy_rules_{kind}_changes");
+            let help = "Changes that are not in the maps yet";
+            r.register(format!("{name}_pending"), help, changes.pending.clone());
+            r.register(name, "Changes so far", changes.total.clone());
         }
-        let r = registry.sub_registry_with_prefix("bascule");
-        r.register(
-            "services",
-            "Services in the snapshot",
-            self.services.clone(),
-        );
-        r.register(
-            "problems",
-            "Problems of objects that stand, by reason",
-            self.problems.clone(),
-        );
-        r.register(
-            "apply_failures",
-            "Writes to maps that failed",
-            self.apply_failures.clone(),
-        );
-        r.register(
-            "apply_pending",
-            "Writes that wait to be tried again",
-            self.apply_pending.clone(),
-        );
-        r.register(
-            "source_troubles",
-            "Places that objects come from and that cannot be read now",
-            self.source_troubles.clone(),
-        );
-        r.register(
-            "synced",
-            "1 when every source has been read completely",
-            self.synced.clone(),
-        );
-        let map_entries = self.map_entries.clone();
-        r.register("map_entries", "Entries in use of a map", map_entries);
-        let map_capacity = self.map_capacity.clone();
-        r.register("map_capacity", "Most entries of a map", map_capacity);
     }
 }
 

@@ -93,9 +93,12 @@ fn parse_document(text: &str, line: usize, interner: &Interner) -> Result<Vec<Ob
     if !text.lines().any(meaningful) {
         return Ok(Vec::new());
     }
-    let head: Head = read(text, line)?;
+    let kind = match kind_line(text) {
+        Some(kind) => Some(kind.to_owned()),
+        None => read::<Head>(text, line)?.kind,
+    };
     let one = |object: Object| named(object).map(|o| vec![o]);
-    match head.kind.as_deref() {
+    match kind.as_deref() {
         Some("Service") => one(convert::service(&read::<ApiService>(text, line)?, interner)),
         Some("EndpointSlice") => one(convert::slice(&read::<ApiSlice>(text, line)?, interner)),
         Some("Node") => one(convert::node(&read::<ApiNode>(text, line)?, interner)),
@@ -112,6 +115,18 @@ fn parse_document(text: &str, line: usize, interner: &Interner) -> Result<Vec<Ob
             line + 1
         )),
     }
+}
+
+/// The kind, where it stands on a line of its own as it nearly always does: a
+/// document need not be decoded twice then.
+fn kind_line(text: &str) -> Option<&str> {
+    let kind = text
+        .lines()
+        .find_map(|line| line.strip_prefix("kind: "))?
+        .trim();
+    kind.chars()
+        .all(|c| c.is_ascii_alphanumeric())
+        .then_some(kind)
 }
 
 fn item_of_list(
@@ -154,6 +169,10 @@ fn read<T: DeserializeOwned>(text: &str, line: usize) -> Result<T, String> {
         },
         with_snippet: false,
     };
+    if let Ok(decoded) = serde_saphyr::from_str_with_options(text, options.clone()) {
+        return Ok(decoded);
+    }
+    // Once more, to know the field: keeping track of it costs time.
     let mut field = String::new();
     let decoded = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
         serde_path_to_error::deserialize(yaml).map_err(|e| {

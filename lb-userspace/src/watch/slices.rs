@@ -28,30 +28,13 @@ const WEIGHT_MAX: u32 = 256;
 pub fn slice(object: &ApiSlice, interner: &Interner) -> Object {
     let key = key(Kind::EndpointSlice, &object.metadata, interner);
     let mut notes = Notes::default();
-    let unusable = |notes: Notes| Object {
-        key: key.clone(),
-        content: Content::Unusable,
-        problems: notes.0,
+    let Some(service) = served(object, &mut notes) else {
+        return Object {
+            key,
+            content: Content::Unusable,
+            problems: notes.0,
+        };
     };
-    let service = label(&object.metadata, SERVICE_LABEL).filter(|name| !name.is_empty());
-    let Some(service) = service else {
-        let message = format!(
-            "metadata.labels: {SERVICE_LABEL} is missing, so the slice belongs to no Service: add the label"
-        );
-        notes.add("NoServiceLabel", message);
-        return unusable(notes);
-    };
-    if !matches!(object.address_type.as_str(), "IPv4" | "IPv6") {
-        // FQDN is deprecated and has no meaning for a proxy: not worth a problem.
-        if object.address_type != "FQDN" {
-            let message = format!(
-                "addressType: {:?} is neither IPv4 nor IPv6; the slice is left out",
-                object.address_type
-            );
-            notes.add("UnknownAddressType", message);
-        }
-        return unusable(notes);
-    }
     let weight = weight(&object.metadata, &mut notes);
     let ipv6 = object.address_type == "IPv6";
     let listed = object.endpoints.as_deref().unwrap_or_default();
@@ -77,6 +60,28 @@ pub fn slice(object: &ApiSlice, interner: &Interner) -> Object {
         content: Content::Slice(Box::new(content), trigger),
         key,
         problems: notes.0,
+    }
+}
+
+/// The name of the Service that a slice belongs to; none if it cannot be served.
+fn served<'a>(object: &'a ApiSlice, notes: &mut Notes) -> Option<&'a str> {
+    let service = label(&object.metadata, SERVICE_LABEL).filter(|name| !name.is_empty());
+    if service.is_none() {
+        let message = format!(
+            "metadata.labels: {SERVICE_LABEL} is missing, so the slice belongs to no Service: add the label"
+        );
+        notes.add("NoServiceLabel", message);
+    }
+    match object.address_type.as_str() {
+        "IPv4" | "IPv6" => service,
+        // Deprecated, and without a meaning for a proxy: not worth a problem.
+        "FQDN" => None,
+        other => {
+            let message =
+                format!("addressType: {other:?} is neither IPv4 nor IPv6; the slice is left out");
+            notes.add("UnknownAddressType", message);
+            None
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// What is there, and how the server behaves.
-pub struct State {
+pub(crate) struct State {
     objects: BTreeMap<(String, String), Value>,
     /// (version, path, type, object).
     events: Vec<(u64, String, &'static str, Value)>,
@@ -31,18 +31,18 @@ pub struct State {
     /// Bumped to end every open watch.
     cut: u64,
     /// Requests to answer with 500.
-    pub failing: usize,
+    pub(crate) failing: usize,
     /// `minor` of the version.
-    pub minor: &'static str,
+    pub(crate) minor: &'static str,
     /// Whether watches may ask for initial events.
-    pub streams: bool,
+    pub(crate) streams: bool,
     /// Paths that are forbidden.
-    pub forbidden: Vec<&'static str>,
+    pub(crate) forbidden: Vec<&'static str>,
     /// Every request for a list or watch: path and query.
-    pub requests: Vec<String>,
+    pub(crate) requests: Vec<String>,
 }
 
-pub struct FakeApi {
+pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
     address: SocketAddr,
@@ -53,7 +53,7 @@ type Body = BoxBody<Bytes, Infallible>;
 
 impl FakeApi {
     /// Starts one.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let state = State {
             objects: BTreeMap::new(),
             events: Vec::new(),
@@ -76,16 +76,16 @@ impl FakeApi {
         api
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Listens, at the same address as before.
-    pub async fn up(&mut self) {
+    pub(crate) async fn up(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
         let (state, changed) = (self.state.clone(), self.changed.subscribe());
@@ -109,20 +109,20 @@ impl FakeApi {
     }
 
     /// Goes away: connections break, new ones are refused.
-    pub async fn down(&mut self) {
+    pub(crate) async fn down(&mut self) {
         let server = self.server.take().unwrap();
         server.abort();
         let _ = server.await;
     }
 
     /// Ends every open watch without a word.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.state().cut += 1;
         self.changed.send_modify(|n| *n += 1);
     }
 
     /// Forgets every version so far: a watch from there is answered with 410.
-    pub fn compact(&self) {
+    pub(crate) fn compact(&self) {
         let mut state = self.state();
         state.oldest = state.version + 1;
         state.version += 2;
@@ -130,7 +130,7 @@ impl FakeApi {
     }
 
     /// Adds or changes an object.
-    pub fn put(&self, path: &str, name: &str, mut object: Value) {
+    pub(crate) fn put(&self, path: &str, name: &str, mut object: Value) {
         let mut state = self.state();
         state.version += 1;
         let version = state.version;
@@ -147,7 +147,7 @@ impl FakeApi {
     }
 
     /// Removes an object.
-    pub fn delete(&self, path: &str, name: &str) {
+    pub(crate) fn delete(&self, path: &str, name: &str) {
         let mut state = self.state();
         state.version += 1;
         let version = state.version;
