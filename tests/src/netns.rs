@@ -1,5 +1,5 @@
-//! Network namespaces, bpffs mounts and cgroups that a test makes, each removed
-//! when it is dropped, also by a panic.
+//! Network namespaces, bpffs mounts and cgroups that a test makes, and a node of
+//! them; each is removed when it is dropped, also by a panic.
 
 use std::{
     fs,
@@ -10,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use lb_plan::Actual;
+use lb_userspace::bpf::{Datapath, Error, MapSizes, Settings, views::Views};
 
 /// Runs a command; its output, or an error with what it said.
 ///
@@ -192,5 +194,86 @@ impl Drop for Cgroup {
             }
         }
         eprintln!("{}: still in use", self.path.display());
+    }
+}
+
+/// A node for tests of the loaded datapath: a network namespace, a bpffs and a
+/// cgroup of its own.
+#[derive(Debug)]
+pub struct Node {
+    /// Where its devices are.
+    pub netns: Netns,
+    /// Where its pins are.
+    pub bpffs: Bpffs,
+    /// Whose sockets it serves.
+    pub cgroup: Cgroup,
+}
+
+impl Node {
+    /// A new one. `tag` shows in its names.
+    ///
+    /// # Errors
+    /// The test may not make namespaces, mounts or cgroups.
+    pub fn new(tag: &str) -> Result<Self> {
+        let (netns, bpffs, cgroup) = (Netns::new(tag)?, Bpffs::new()?, Cgroup::new(tag)?);
+        Ok(Self {
+            netns,
+            bpffs,
+            cgroup,
+        })
+    }
+
+    /// Settings for it, with small maps.
+    pub fn settings(&self) -> Settings {
+        let sizes = MapSizes {
+            frontends: 1024,
+            backends: 1024,
+            services: 256,
+            slots: 65_536,
+            ranges: 256,
+            conntrack: 32_768,
+            affinity: 256,
+            sock_nat: 1024,
+        };
+        Settings {
+            bpffs: self.bpffs.path().to_owned(),
+            cgroup: self.cgroup.path().to_owned(),
+            sizes,
+            ..Settings::default()
+        }
+    }
+
+    /// Loads the datapath in the node's namespace.
+    ///
+    /// # Errors
+    /// As [`Datapath::load`].
+    pub fn try_load(&self, settings: &Settings) -> Result<(Datapath, Actual), Error> {
+        let entered = self.netns.run(|| Datapath::load(settings));
+        entered.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error.to_string());
+            Err(Error::Netlink {
+                call: "enter the namespace",
+                source,
+            })
+        })
+    }
+
+    /// The same, where it is to succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn load(&self, settings: &Settings) -> (Datapath, Actual) {
+        match self.try_load(settings) {
+            Ok(loaded) => loaded,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Its pinned maps.
+    ///
+    /// # Errors
+    /// Nothing was loaded yet.
+    pub fn views(&self) -> Result<Views, Error> {
+        Views::open(&self.settings())
     }
 }

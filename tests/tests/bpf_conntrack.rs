@@ -1,76 +1,36 @@
 //! What the datapath remembers, and how it is forgotten: flows that are over,
-//! UDP flows and sockets whose backend is gone, affinities.
+//! UDP flows whose backend is gone, affinities.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use aya::maps::{HashMap, Map, MapData};
-use bascule_tests::netns::{Bpffs, Cgroup, Netns};
+use bascule_tests::netns::Node;
 use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtEntry, CtKey, Frontend, FrontendKey,
-    backend_flags, ct_flags,
+    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtEntry, CtKey, ct_flags,
     hash::{filter_bit, filter_kind},
     proto, scope,
 };
 use lb_plan::op::{Batch, Op};
-use lb_userspace::bpf::{Datapath, MapSizes, Settings, conntrack, views::Views};
+use lb_userspace::bpf::{Datapath, conntrack};
 
-struct Node {
-    netns: Netns,
-    bpffs: Bpffs,
-    cgroup: Cgroup,
+/// Loads the datapath; what the maps hold does not matter here.
+fn load(node: &Node) -> Datapath {
+    node.load(&node.settings()).0
 }
 
-impl Node {
-    fn new(tag: &str) -> Self {
-        Self {
-            netns: Netns::new(tag).unwrap(),
-            bpffs: Bpffs::new().unwrap(),
-            cgroup: Cgroup::new(tag).unwrap(),
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            bpffs: self.bpffs.path().to_owned(),
-            cgroup: self.cgroup.path().to_owned(),
-            sizes: MapSizes {
-                conntrack: 32_768,
-                slots: 1024,
-                ..MapSizes::default()
-            },
-            ..Settings::default()
-        }
-    }
-
-    fn load(&self) -> Datapath {
-        let settings = self.settings();
-        self.netns
-            .run(|| Datapath::load(&settings))
-            .unwrap()
-            .unwrap()
-            .0
-    }
-
-    /// Writes an entry of a pinned hash, as the datapath would.
-    fn write<const K: usize, const V: usize>(&self, map: &str, key: [u8; K], value: [u8; V]) {
-        let path = self.bpffs.path().join("bascule").join(map);
-        let data = MapData::from_pin(path).unwrap();
-        let map = match map {
-            "lb_affinity_v1" => Map::LruHashMap(data),
-            _ => Map::HashMap(data),
-        };
-        let mut map = HashMap::<_, [u8; K], [u8; V]>::try_from(map).unwrap();
-        map.insert(key, value, 0).unwrap();
-    }
-
-    fn views(&self) -> Views {
-        Views::open(&self.settings()).unwrap()
-    }
+/// Writes an entry of a pinned hash, as the datapath would.
+fn write<const K: usize, const V: usize>(node: &Node, map: &str, key: [u8; K], value: [u8; V]) {
+    let path = node.bpffs.path().join("bascule").join(map);
+    let data = MapData::from_pin(path).unwrap();
+    let map = match map {
+        "lb_affinity_v1" => Map::LruHashMap(data),
+        _ => Map::HashMap(data),
+    };
+    let mut map = HashMap::<_, [u8; K], [u8; V]>::try_from(map).unwrap();
+    map.insert(key, value, 0).unwrap();
 }
 
 fn ip(last: u16) -> Be32 {
@@ -155,7 +115,7 @@ impl Flow {
     fn write(self, node: &Node) {
         for (key, entry) in self.entries() {
             let key: [u8; 16] = bytemuck::cast(key);
-            node.write("lb_ct4_v1", key, bytemuck::cast::<_, [u8; 64]>(entry));
+            write(node, "lb_ct4_v1", key, bytemuck::cast::<_, [u8; 64]>(entry));
         }
     }
 }
@@ -164,6 +124,7 @@ impl Flow {
 fn ports(node: &Node) -> Vec<u16> {
     let mut ports: Vec<u16> = node
         .views()
+        .unwrap()
         .flows()
         .unwrap()
         .iter()
@@ -183,8 +144,8 @@ fn wait_until(what: &str, mut right: impl FnMut() -> bool) {
 
 #[test]
 fn flows_that_are_over_are_collected_and_no_others() {
-    let node = Node::new("gc");
-    drop(node.load());
+    let node = Node::new("gc").unwrap();
+    drop(load(&node));
     let both = SEEN | ct_flags::FIN;
     for flow in [
         Flow::tcp(1000, SEEN, SEEN, 3000),
@@ -212,23 +173,28 @@ fn flows_that_are_over_are_collected_and_no_others() {
     // Half a flow: its reply's entry was never written.
     let [(key, entry), _] = Flow::tcp(1009, SEEN, SEEN, 100).entries();
     let key: [u8; 16] = bytemuck::cast(key);
-    node.write("lb_ct4_v1", key, bytemuck::cast::<_, [u8; 64]>(entry));
+    write(
+        &node,
+        "lb_ct4_v1",
+        key,
+        bytemuck::cast::<_, [u8; 64]>(entry),
+    );
 
-    let datapath = node.load();
+    let datapath = load(&node);
     wait_until("a walk over conntrack", || {
         datapath.status().janitor.walks > 0
     });
     assert_eq!(ports(&node), [1000, 1002, 1004, 1007]);
     let stats = datapath.status().janitor;
     assert_eq!((stats.expired, stats.failures), (5 * 2 + 1, 0));
-    assert_eq!(node.views().flush().unwrap(), 4 * 2);
+    assert_eq!(node.views().unwrap().flush().unwrap(), 4 * 2);
     assert!(ports(&node).is_empty());
 }
 
 #[test]
 fn many_flows_are_collected_in_slices() {
-    let node = Node::new("many");
-    drop(node.load());
+    let node = Node::new("many").unwrap();
+    drop(load(&node));
     let path = node.bpffs.path().join("bascule/lb_ct4_v1");
     let map = Map::HashMap(MapData::from_pin(path).unwrap());
     let mut map = HashMap::<_, [u8; 16], [u8; 64]>::try_from(map).unwrap();
@@ -241,7 +207,7 @@ fn many_flows_are_collected_in_slices() {
                 .unwrap();
         }
     }
-    let datapath = node.load();
+    let datapath = load(&node);
     wait_until("a walk over conntrack", || {
         datapath.status().janitor.walks > 0
     });
@@ -251,8 +217,8 @@ fn many_flows_are_collected_in_slices() {
 
 #[test]
 fn udp_flows_of_a_service_to_a_removed_backend_are_deleted_and_no_others() {
-    let node = Node::new("purge");
-    let mut datapath = node.load();
+    let node = Node::new("purge").unwrap();
+    let mut datapath = load(&node);
     for flow in [
         Flow::udp(2000, 1, 7),
         Flow::udp(2001, 2, 7),
@@ -288,8 +254,8 @@ fn udp_flows_of_a_service_to_a_removed_backend_are_deleted_and_no_others() {
 
 #[test]
 fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
-    let node = Node::new("affinity");
-    let mut datapath = node.load();
+    let node = Node::new("affinity").unwrap();
+    let mut datapath = load(&node);
     let key = |service, client| AffinityKey {
         client: Addr::v4(ip(client)),
         service,
@@ -301,7 +267,12 @@ fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
             last_use: conntrack::now(),
         };
         let key: [u8; 24] = bytemuck::cast(key);
-        node.write("lb_affinity_v1", key, bytemuck::cast::<_, [u8; 8]>(value));
+        write(
+            &node,
+            "lb_affinity_v1",
+            key,
+            bytemuck::cast::<_, [u8; 8]>(value),
+        );
     }
     datapath.apply(&Batch {
         ops: vec![Op::PurgeAffinity {
@@ -312,7 +283,7 @@ fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
     wait_until("a purge", || {
         datapath.status().janitor.purged_affinities > 0
     });
-    let mut left = node.views().affinities().unwrap();
+    let mut left = node.views().unwrap().affinities().unwrap();
     left.sort_unstable();
     let left: Vec<(AffinityKey, u32)> = left.into_iter().map(|(k, v)| (k, v.backend)).collect();
     assert_eq!(left, [(key(2, 1), 7), (key(1, 2), 8)]);
@@ -320,8 +291,8 @@ fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
 
 #[test]
 fn bits_of_the_filter_stay_needed_as_long_as_a_flow_is_there() {
-    let node = Node::new("bits");
-    let datapath = node.load();
+    let node = Node::new("bits").unwrap();
+    let datapath = load(&node);
     let vip = Addr::v4(ip(200));
     let bit = filter_bit(filter_kind::FRONTEND, vip, Be16::new(80), proto::TCP);
     assert!(!datapath.filter_bits_in_use().unwrap().contains(bit));
@@ -334,125 +305,6 @@ fn bits_of_the_filter_stay_needed_as_long_as_a_flow_is_there() {
         proto::TCP,
     );
     assert!(bits.contains(bit) && bits.contains(backend));
-    node.views().flush().unwrap();
+    node.views().unwrap().flush().unwrap();
     assert!(!datapath.filter_bits_in_use().unwrap().contains(bit));
-}
-
-/// A process of a pod with one connected UDP socket: bash's `/dev/udp`.
-struct Client(Child);
-
-impl Client {
-    fn connect(pod: &Netns, cgroup: &Cgroup, address: &str, port: u16) -> Self {
-        let script = format!(
-            "exec 3<>/dev/udp/{address}/{port}; echo open; read -r -t 4 -u 3 line; echo $?"
-        );
-        // `ip netns exec` hides the cgroups' mount: its process joins before.
-        let join = "echo $$ >\"$0/cgroup.procs\" && exec ip netns exec \"$1\" bash -c \"$2\"";
-        let mut child = Command::new("sh")
-            .args(["-c", join])
-            .args([
-                cgroup.path().as_os_str(),
-                pod.name().as_ref(),
-                script.as_ref(),
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().unwrap();
-        // One byte at a time: the rest is for `status`.
-        let mut byte = [0];
-        while stdout.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-            line.push(byte[0] as char);
-        }
-        assert_eq!(line, "open", "{address}:{port}");
-        Self(child)
-    }
-
-    /// What `read` said: 1 for an error, more than 128 when nothing came for
-    /// four seconds.
-    fn status(mut self) -> i32 {
-        let stdout = BufReader::new(self.0.stdout.take().unwrap());
-        let line = stdout.lines().next().unwrap().unwrap();
-        self.0.wait().unwrap();
-        line.parse().unwrap()
-    }
-}
-
-fn frontend(addr: &str, port: u16, service: u32, backend: u32) -> Op {
-    let addr = addr.parse::<std::net::IpAddr>().unwrap().into();
-    let key = FrontendKey {
-        addr,
-        port: Be16::new(port),
-        proto: proto::UDP,
-        scope: scope::INTERNAL,
-    };
-    let value = Frontend {
-        service,
-        flags: 0,
-        slots: backend,
-        len: 1,
-        affinity: 0,
-    };
-    Op::PutFrontend { key, value }
-}
-
-#[test]
-fn only_connected_sockets_that_the_service_sent_to_the_backend_are_closed() {
-    let (node, pod) = (Node::new("sockets"), Netns::new("pod").unwrap());
-    pod.exec("ip addr add 10.96.0.1/16 dev lo").unwrap();
-    let mut datapath = node.load();
-    let backend = |port| Backend {
-        addr: Addr::v4(Be32::new(0x7f00_0001)),
-        port: Be16::new(port),
-        proto: proto::UDP,
-        reserved: 0,
-        flags: backend_flags::LIVE,
-    };
-    let mut setup = Batch {
-        ops: vec![
-            Op::PutBackend {
-                id: 7,
-                backend: backend(5307),
-            },
-            Op::PutBackend {
-                id: 8,
-                backend: backend(5308),
-            },
-        ],
-    };
-    for (vip, service, id) in [
-        ("10.96.0.10", 1, 7),
-        ("10.96.0.20", 2, 7),
-        ("10.96.0.30", 1, 8),
-    ] {
-        let addr = vip.parse::<std::net::IpAddr>().unwrap().into();
-        let bit = filter_bit(filter_kind::VIP, addr, Be16::new(0), 0);
-        setup
-            .ops
-            .extend([Op::SetFilterBit(bit), frontend(vip, 53, service, id)]);
-    }
-    assert!(datapath.apply(&setup).is_complete());
-    let connect = |address, port| Client::connect(&pod, &node.cgroup, address, port);
-    let victim = connect("10.96.0.10", 53);
-    let other_service = connect("10.96.0.20", 53);
-    let other_backend = connect("10.96.0.30", 53);
-    let straight = connect("127.0.0.1", 5307);
-    let gone = Batch {
-        ops: vec![
-            frontend("10.96.0.10", 53, 1, 8),
-            Op::PurgeUdp {
-                service: 1,
-                id: 7,
-                backend: backend(5307),
-            },
-        ],
-    };
-    assert!(datapath.apply(&gone).is_complete());
-    assert_eq!(victim.status(), 1);
-    assert_eq!(datapath.status().janitor.closed_sockets, 1);
-    for client in [other_service, other_backend, straight] {
-        assert!(client.status() > 128);
-    }
 }

@@ -7,88 +7,50 @@ use std::{
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use bascule_tests::netns::{Bpffs, Cgroup, Netns};
+use bascule_tests::netns::{Netns, Node};
 use lb_userspace::bpf::{
-    Datapath, MapSizes, ProbeOverrides, Settings, XdpMode,
+    Datapath, ProbeOverrides, Settings, XdpMode,
     devices::{DeviceState, Role},
     views::Views,
 };
 
-struct Node {
-    netns: Netns,
-    bpffs: Bpffs,
-    cgroup: Cgroup,
+/// Loads the datapath; what the maps hold does not matter here.
+fn load(node: &Node, settings: &Settings) -> Datapath {
+    node.load(settings).0
 }
 
-impl Node {
-    fn new(tag: &str) -> Self {
-        Self {
-            netns: Netns::new(tag).unwrap(),
-            bpffs: Bpffs::new().unwrap(),
-            cgroup: Cgroup::new(tag).unwrap(),
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        let sizes = MapSizes {
-            frontends: 64,
-            backends: 64,
-            services: 64,
-            slots: 1024,
-            ranges: 64,
-            conntrack: 64,
-            affinity: 64,
-            sock_nat: 64,
-        };
-        Settings {
-            bpffs: self.bpffs.path().to_owned(),
-            cgroup: self.cgroup.path().to_owned(),
-            sizes,
-            ..Settings::default()
-        }
-    }
-
-    fn load(&self, settings: &Settings) -> Datapath {
-        self.netns
-            .run(|| Datapath::load(settings))
-            .unwrap()
-            .unwrap()
-            .0
-    }
-
-    /// What serves a device, as (hook, program): from the kernel's list of TCX
-    /// programs, and `bpftool net`, which may be too old to know TCX.
-    fn attached(&self, device: &str) -> Vec<(String, String)> {
-        let text = self.netns.exec("bpftool -j net").unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let mut found = Vec::new();
-        for section in ["xdp", "tc"] {
-            for entry in json[0][section].as_array().unwrap() {
-                let kind = entry["kind"]
-                    .as_str()
-                    .or(entry["mode"].as_str())
-                    .unwrap_or("xdp");
-                if entry["devname"] == device && !kind.starts_with("tcx") {
-                    let name = entry["name"].as_str().unwrap_or("?");
-                    found.push((kind.to_owned(), name.to_owned()));
-                }
+/// What serves a device, as (hook, program): from the kernel's list of TCX
+/// programs, and `bpftool net`, which may be too old to know TCX.
+fn attached(node: &Node, device: &str) -> Vec<(String, String)> {
+    let text = node.netns.exec("bpftool -j net").unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut found = Vec::new();
+    for section in ["xdp", "tc"] {
+        for entry in json[0][section].as_array().unwrap() {
+            let kind = entry["kind"]
+                .as_str()
+                .or(entry["mode"].as_str())
+                .unwrap_or("xdp");
+            if entry["devname"] == device && !kind.starts_with("tcx") {
+                let name = entry["name"].as_str().unwrap_or("?");
+                found.push((kind.to_owned(), name.to_owned()));
             }
         }
-        let both = [
-            ("tcx/ingress", TcAttachType::Ingress),
-            ("tcx/egress", TcAttachType::Egress),
-        ];
-        for (hook, direction) in both {
-            let query = || SchedClassifier::query_tcx(device, direction);
-            let (_, programs) = self.netns.run(query).unwrap().unwrap();
-            let names = programs
-                .iter()
-                .map(|p| p.name_as_str().unwrap_or("?").to_owned());
-            found.extend(names.map(|name| (hook.to_owned(), name)));
-        }
-        found.sort();
-        found
     }
+    let both = [
+        ("tcx/ingress", TcAttachType::Ingress),
+        ("tcx/egress", TcAttachType::Egress),
+    ];
+    for (hook, direction) in both {
+        let query = || SchedClassifier::query_tcx(device, direction);
+        let (_, programs) = node.netns.run(query).unwrap().unwrap();
+        let names = programs
+            .iter()
+            .map(|p| p.name_as_str().unwrap_or("?").to_owned());
+        found.extend(names.map(|name| (hook.to_owned(), name)));
+    }
+    found.sort();
+    found
 }
 
 /// The state of a device, when there is one and `right` says that it is.
@@ -126,14 +88,14 @@ const UPLINK_TCX: [(&str, &str); 2] = [
 
 #[test]
 fn pods_and_uplinks_are_told_apart_and_new_pods_are_covered_in_time() {
-    let (node, fabric) = (Node::new("rules"), Netns::new("fabric").unwrap());
+    let (node, fabric) = (Node::new("rules").unwrap(), Netns::new("fabric").unwrap());
     node.netns.veth("up0", &fabric, "node0").unwrap();
     node.netns
         .exec("ip addr add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1")
         .unwrap();
-    let datapath = node.load(&node.settings());
+    let datapath = load(&node, &node.settings());
     // What was there is covered when loading returns.
-    assert_eq!(node.attached("up0"), pairs(&UPLINK_TCX));
+    assert_eq!(attached(&node, "up0"), pairs(&UPLINK_TCX));
     let up = wait_for(&datapath, "up0", |found| found.is_some()).unwrap();
     assert_eq!(
         (up.role, up.reason.as_str()),
@@ -155,7 +117,7 @@ fn pods_and_uplinks_are_told_apart_and_new_pods_are_covered_in_time() {
         let state = wait_for(&datapath, &device, |found| found.is_some()).unwrap();
         slowest = slowest.max(appeared.elapsed());
         assert_eq!(state.role, Role::Pod, "{state:?}");
-        assert_eq!(node.attached(&device), pairs(&POD_TCX));
+        assert_eq!(attached(&node, &device), pairs(&POD_TCX));
         // The pod goes, and with it everything of its device.
         let links = datapath.links().unwrap().len();
         drop(pod);
@@ -168,35 +130,35 @@ fn pods_and_uplinks_are_told_apart_and_new_pods_are_covered_in_time() {
 
 #[test]
 fn a_peer_that_moves_to_a_pod_later_makes_its_device_a_pods() {
-    let (node, pod) = (Node::new("moves"), Netns::new("pod").unwrap());
-    let datapath = node.load(&node.settings());
+    let (node, pod) = (Node::new("moves").unwrap(), Netns::new("pod").unwrap());
+    let datapath = load(&node, &node.settings());
     node.netns
         .exec("ip link add pod0 type veth peer name peer0")
         .unwrap();
     sleep(Duration::from_millis(100));
-    assert!(node.attached("pod0").is_empty());
+    assert!(attached(&node, "pod0").is_empty());
     node.netns
         .exec(&format!("ip link set peer0 netns {}", pod.name()))
         .unwrap();
     wait_for(&datapath, "pod0", |found| found.is_some());
-    assert_eq!(node.attached("pod0"), pairs(&POD_TCX));
+    assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
 }
 
 #[test]
 fn a_device_becomes_an_uplink_with_its_route_or_with_the_nodes_address() {
-    let (node, fabric) = (Node::new("late"), Netns::new("fabric").unwrap());
+    let (node, fabric) = (Node::new("late").unwrap(), Netns::new("fabric").unwrap());
     node.netns.veth("va", &fabric, "pa").unwrap();
     node.netns.veth("vb", &fabric, "pb").unwrap();
-    let mut datapath = node.load(&node.settings());
+    let mut datapath = load(&node, &node.settings());
     // Veths whose peers are elsewhere, as far as one can tell yet.
-    assert_eq!(node.attached("va"), pairs(&POD_TCX));
+    assert_eq!(attached(&node, "va"), pairs(&POD_TCX));
     node.netns
         .exec("ip addr add 192.0.2.2/24 dev va; ip route add default via 192.0.2.1")
         .unwrap();
     wait_for(&datapath, "va", |found| {
         found.is_some_and(|state| state.role == Role::Uplink)
     });
-    assert_eq!(node.attached("va"), pairs(&UPLINK_TCX));
+    assert_eq!(attached(&node, "va"), pairs(&UPLINK_TCX));
     node.netns
         .exec("ip addr add 198.51.100.7/24 dev vb")
         .unwrap();
@@ -209,25 +171,25 @@ fn a_device_becomes_an_uplink_with_its_route_or_with_the_nodes_address() {
     // A route that goes does not take the hooks along.
     node.netns.exec("ip route del default").unwrap();
     sleep(Duration::from_millis(100));
-    assert_eq!(node.attached("va"), pairs(&UPLINK_TCX));
+    assert_eq!(attached(&node, "va"), pairs(&UPLINK_TCX));
 }
 
 #[test]
 fn the_next_agent_keeps_links_and_ends_those_that_nobody_wants() {
-    let (node, pod) = (Node::new("next"), Netns::new("pod").unwrap());
+    let (node, pod) = (Node::new("next").unwrap(), Netns::new("pod").unwrap());
     node.netns.veth("pod0", &pod, "eth0").unwrap();
     node.netns.veth("pod1", &pod, "eth1").unwrap();
     let settings = node.settings();
-    drop(node.load(&settings));
+    drop(load(&node, &settings));
     // The agent is gone, its hooks are not.
-    assert_eq!(node.attached("pod0"), pairs(&POD_TCX));
+    assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
     let before = Views::open(&settings).unwrap().links().unwrap();
     assert_eq!(before.len(), 8 + 4);
     let narrow = Settings {
         pod_devices: vec!["pod0".into()],
         ..settings.clone()
     };
-    let datapath = node.load(&narrow);
+    let datapath = load(&node, &narrow);
     let after = Views::open(&settings).unwrap().links().unwrap();
     assert_eq!(after.len(), 8 + 2);
     for link in &after {
@@ -235,18 +197,18 @@ fn the_next_agent_keeps_links_and_ends_those_that_nobody_wants() {
         assert_eq!(old.target, link.target);
         assert_ne!(old.program, link.program, "{link:?}");
     }
-    assert!(node.attached("pod1").is_empty());
+    assert!(attached(&node, "pod1").is_empty());
     drop(datapath);
     node.netns
         .run(|| Datapath::uninstall(&settings))
         .unwrap()
         .unwrap();
-    assert!(node.attached("pod0").is_empty());
+    assert!(attached(&node, "pod0").is_empty());
 }
 
 #[test]
 fn without_tcx_filters_of_clsact_do_the_same_and_are_replaced_in_place() {
-    let (node, pod) = (Node::new("clsact"), Netns::new("pod").unwrap());
+    let (node, pod) = (Node::new("clsact").unwrap(), Netns::new("pod").unwrap());
     node.netns.veth("pod0", &pod, "eth0").unwrap();
     let tcx = node.settings();
     let clsact = Settings {
@@ -260,7 +222,7 @@ fn without_tcx_filters_of_clsact_do_the_same_and_are_replaced_in_place() {
         ("clsact/egress", "lb_pod_egress"),
         ("clsact/ingress", "lb_pod_ingress"),
     ]);
-    let first = node.load(&clsact);
+    let first = load(&node, &clsact);
     let state = wait_for(&first, "pod0", |found| found.is_some()).unwrap();
     assert_eq!(state.hooks.unwrap().tc, "clsact");
     let strip = |found: Vec<(String, String)>| -> Vec<(String, String)> {
@@ -268,33 +230,41 @@ fn without_tcx_filters_of_clsact_do_the_same_and_are_replaced_in_place() {
         let name = |n: String| n.split(':').next().unwrap().to_owned();
         found.into_iter().map(|(kind, n)| (kind, name(n))).collect()
     };
-    assert_eq!(strip(node.attached("pod0")), filters);
+    assert_eq!(strip(attached(&node, "pod0")), filters);
     drop(first);
     // Again: in place of the old ones, not beside them.
-    drop(node.load(&clsact));
-    assert_eq!(strip(node.attached("pod0")), filters);
+    drop(load(&node, &clsact));
+    assert_eq!(strip(attached(&node, "pod0")), filters);
     // A kernel that has learnt TCX, and back.
-    drop(node.load(&tcx));
-    assert_eq!(node.attached("pod0"), pairs(&POD_TCX));
-    let last = node.load(&clsact);
-    assert_eq!(strip(node.attached("pod0")), filters);
+    drop(load(&node, &tcx));
+    assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
+    let last = load(&node, &clsact);
+    assert_eq!(strip(attached(&node, "pod0")), filters);
     // A new device, by the watcher.
     node.netns.veth("pod1", &pod, "eth1").unwrap();
     wait_for(&last, "pod1", |found| {
         found.is_some_and(|s| s.hooks.is_some())
     });
-    assert_eq!(strip(node.attached("pod1")), filters);
+    assert_eq!(strip(attached(&node, "pod1")), filters);
     drop(last);
     node.netns
         .run(|| Datapath::uninstall(&clsact))
         .unwrap()
         .unwrap();
-    assert!(node.attached("pod0").is_empty());
+    assert!(attached(&node, "pod0").is_empty());
+}
+
+/// How XDP serves a device, and why.
+fn xdp(node: &Node, settings: &Settings, name: &str) -> (Option<&'static str>, String) {
+    let datapath = load(node, settings);
+    let found = wait_for(&datapath, name, |found| found.is_some()).unwrap();
+    let hooks = found.hooks.unwrap();
+    (hooks.xdp, hooks.xdp_reason)
 }
 
 #[test]
 fn xdp_is_native_where_the_driver_has_it_generic_only_on_request() {
-    let node = Node::new("xdp");
+    let node = Node::new("xdp").unwrap();
     // A tap device has XDP natively (drivers/net/tun.c), a bridge has not.
     node.netns
         .exec("ip tuntap add tap0 mode tap && ip link set tap0 up")
@@ -306,57 +276,40 @@ fn xdp_is_native_where_the_driver_has_it_generic_only_on_request() {
         uplinks: vec!["tap0".into(), "br0".into()],
         ..node.settings()
     };
-    let state = |settings: &Settings, name: &str| {
-        let datapath = node.load(settings);
-        let found = wait_for(&datapath, name, |found| found.is_some()).unwrap();
-        let hooks = found.hooks.unwrap();
-        (hooks.xdp, hooks.xdp_reason)
-    };
-    let says = |xdp, reason: &str| (xdp, reason.to_owned());
-    assert_eq!(
-        state(&auto, "tap0"),
-        says(Some("native"), "its driver has it")
-    );
-    assert_eq!(
-        state(&auto, "br0"),
-        says(None, "its driver does not have XDP")
-    );
+    let native = (Some("native"), "its driver has it".to_owned());
+    let none = (None, "its driver does not have XDP".to_owned());
+    assert_eq!(xdp(&node, &auto, "tap0"), native);
+    assert_eq!(xdp(&node, &auto, "br0"), none);
     let generic = Settings {
         xdp: XdpMode::Generic,
         ..auto.clone()
     };
-    assert_eq!(
-        state(&generic, "tap0"),
-        says(Some("native"), "its driver has it")
-    );
-    let reason = "asked for (--xdp); its driver does not have XDP";
-    assert_eq!(state(&generic, "br0"), says(Some("generic"), reason));
+    assert_eq!(xdp(&node, &generic, "tap0"), native);
+    let reason = "asked for (--xdp); its driver does not have XDP".to_owned();
+    assert_eq!(xdp(&node, &generic, "br0"), (Some("generic"), reason));
     // Back again: nothing stays behind.
-    assert_eq!(
-        state(&auto, "br0"),
-        says(None, "its driver does not have XDP")
-    );
-    assert!(
-        node.attached("br0")
+    assert_eq!(xdp(&node, &auto, "br0"), none);
+    let only_tcx = |device| {
+        attached(&node, device)
             .iter()
-            .all(|(kind, _)| kind.starts_with("tcx"))
-    );
+            .all(|(hook, _)| hook.starts_with("tcx"))
+    };
+    assert!(only_tcx("br0") && !only_tcx("tap0"));
     let off = Settings {
         xdp: XdpMode::Off,
         ..auto
     };
-    assert_eq!(state(&off, "tap0"), says(None, "turned off (--xdp)"));
-    assert!(
-        node.attached("tap0")
-            .iter()
-            .all(|(kind, _)| kind.starts_with("tcx"))
+    assert_eq!(
+        xdp(&node, &off, "tap0"),
+        (None, "turned off (--xdp)".to_owned())
     );
+    assert!(only_tcx("tap0"));
 }
 
 #[test]
 fn devices_that_vanish_while_they_are_covered_do_no_harm() {
-    let node = Node::new("vanish");
-    let datapath = node.load(&node.settings());
+    let node = Node::new("vanish").unwrap();
+    let datapath = load(&node, &node.settings());
     for round in 0..20 {
         let pod = Netns::new("pod").unwrap();
         for number in 0..5 {

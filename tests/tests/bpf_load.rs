@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use bascule_tests::netns::{Bpffs, Cgroup, Netns, sh};
+use bascule_tests::netns::{Node, sh};
 use lb_common::{
     Addr, Backend, Be16, Be32, Frontend, FrontendKey, RangeKey, backend_flags, proto, scope,
 };
@@ -11,53 +11,7 @@ use lb_plan::{
     Actual,
     op::{Batch, Op},
 };
-use lb_userspace::bpf::{Datapath, MapSizes, Settings, views::Views};
-
-/// Everything that a datapath needs, and that goes with the test.
-struct Node {
-    netns: Netns,
-    bpffs: Bpffs,
-    cgroup: Cgroup,
-}
-
-impl Node {
-    fn new(tag: &str) -> Self {
-        Self {
-            netns: Netns::new(tag).unwrap(),
-            bpffs: Bpffs::new().unwrap(),
-            cgroup: Cgroup::new(tag).unwrap(),
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            bpffs: self.bpffs.path().to_owned(),
-            cgroup: self.cgroup.path().to_owned(),
-            sizes: small(),
-            ..Settings::default()
-        }
-    }
-
-    fn load(&self, settings: &Settings) -> (Datapath, Actual) {
-        self.netns
-            .run(|| Datapath::load(settings))
-            .unwrap()
-            .unwrap()
-    }
-}
-
-fn small() -> MapSizes {
-    MapSizes {
-        frontends: 1024,
-        backends: 1024,
-        services: 256,
-        slots: 65_536,
-        ranges: 256,
-        conntrack: 4096,
-        affinity: 256,
-        sock_nat: 256,
-    }
-}
+use lb_userspace::bpf::{Datapath, Settings, views::Views};
 
 fn ip(last: u8) -> Addr {
     Addr::v4(Be32::new(0x0a00_0000 | u32::from(last)))
@@ -145,7 +99,7 @@ fn max_entries(dir: &Path, map: &str) -> u64 {
 
 #[test]
 fn a_restart_finds_what_the_agent_before_wrote() {
-    let node = Node::new("restart");
+    let node = Node::new("restart").unwrap();
     let settings = node.settings();
     let (mut first, actual) = node.load(&settings);
     assert!(actual.frontends.is_empty() && actual.backends.is_empty());
@@ -169,7 +123,7 @@ fn a_restart_finds_what_the_agent_before_wrote() {
 
 #[test]
 fn a_resized_map_keeps_what_it_holds() {
-    let node = Node::new("resize");
+    let node = Node::new("resize").unwrap();
     let mut settings = node.settings();
     let (mut first, _) = node.load(&settings);
     assert!(first.apply(&service(10)).is_complete());
@@ -188,7 +142,7 @@ fn a_resized_map_keeps_what_it_holds() {
     assert_eq!(max_entries(dir, "lb_frontends_v1"), 2048);
     assert_eq!(max_entries(dir, "lb_slots_v1"), 262_144);
     assert_eq!(max_entries(dir, "lb_backends_v1"), 512);
-    assert_eq!(max_entries(dir, "lb_ct4_v1"), 8192);
+    assert_eq!(max_entries(dir, "lb_ct4_v1"), 65_536);
     assert_eq!(fs::read_dir(dir.join("bascule/staged")).unwrap().count(), 0);
     drop(second);
     // And the next start finds it all where it belongs.
@@ -199,7 +153,7 @@ fn a_resized_map_keeps_what_it_holds() {
 
 #[test]
 fn maps_that_do_not_fit_are_filled_before_they_take_over() {
-    let node = Node::new("shrink");
+    let node = Node::new("shrink").unwrap();
     let mut settings = node.settings();
     let (mut first, _) = node.load(&settings);
     assert!(first.apply(&service(4096)).is_complete());
@@ -241,7 +195,7 @@ fn maps_that_do_not_fit_are_filled_before_they_take_over() {
 
 #[test]
 fn maps_of_other_versions_are_cleaned_or_named() {
-    let node = Node::new("versions");
+    let node = Node::new("versions").unwrap();
     let settings = node.settings();
     drop(node.load(&settings));
     let dir = node.bpffs.path().join("bascule");
@@ -262,7 +216,7 @@ fn maps_of_other_versions_are_cleaned_or_named() {
     let (datapath, _) = node.load(&settings);
     assert!(!dir.join("lb_frontends_v7").exists());
     assert!(dir.join("lb_ct4_v7").exists() && dir.join("mine").exists());
-    assert_eq!(max_entries(node.bpffs.path(), "lb_ct6_v1"), 4096);
+    assert_eq!(max_entries(node.bpffs.path(), "lb_ct6_v1"), 32_768);
     let messages = datapath.status().messages.join("\n");
     for part in [
         "lb_frontends_v7: a map of another version of Bascule, no longer used: removed",
@@ -276,7 +230,7 @@ fn maps_of_other_versions_are_cleaned_or_named() {
 
 #[test]
 fn a_directory_that_is_no_bpffs_is_mounted() {
-    let node = Node::new("mount");
+    let node = Node::new("mount").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         bpffs: dir.path().join("bpf"),
@@ -294,7 +248,7 @@ fn a_directory_that_is_no_bpffs_is_mounted() {
 
 #[test]
 fn what_cannot_be_used_is_named_with_the_remedy() {
-    let node = Node::new("errors");
+    let node = Node::new("errors").unwrap();
     let settings = Settings {
         cgroup: "/proc".into(),
         ..node.settings()
@@ -333,7 +287,7 @@ fn what_cannot_be_used_is_named_with_the_remedy() {
 
 #[test]
 fn uninstalling_leaves_nothing() {
-    let node = Node::new("uninstall");
+    let node = Node::new("uninstall").unwrap();
     let settings = node.settings();
     drop(node.load(&settings));
     let attached = || {

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bascule_tests::netns::{Bpffs, Cgroup, Netns};
+use bascule_tests::netns::Node;
 use lb_common::{
     Addr, Backend, Be16, Be32, Frontend, FrontendKey, backend_flags,
     hash::{filter_bit, filter_kind},
     proto, scope,
 };
 use lb_plan::op::{Batch, Op};
-use lb_userspace::bpf::{Datapath, Settings, views::Views};
+use lb_userspace::bpf::{Datapath, MapSizes, Settings};
 
 const SERVICES: u32 = 10_000;
 const ENDPOINTS: u32 = 10;
@@ -50,60 +50,63 @@ fn table(service: u32) -> Arc<[u32]> {
     (0..SLOTS).map(|slot| first + slot % ENDPOINTS).collect()
 }
 
+/// A frontend, and the entry of its vip, in both scopes.
+fn put_frontends(service: u32) -> impl Iterator<Item = Op> {
+    let (slots, len) = (service * SLOTS, SLOTS);
+    let value = Frontend {
+        service: service + 1,
+        flags: 0,
+        slots,
+        len,
+        affinity: 0,
+    };
+    let alone = Frontend {
+        slots: 0,
+        len: 0,
+        ..value
+    };
+    [scope::INTERNAL, scope::EXTERNAL]
+        .into_iter()
+        .flat_map(move |scope| {
+            let vip = Op::PutFrontend {
+                key: key(service, 0, scope),
+                value: alone,
+            };
+            [
+                Op::PutFrontend {
+                    key: key(service, 80, scope),
+                    value,
+                },
+                vip,
+            ]
+        })
+}
+
+fn set_bits(service: u32) -> impl Iterator<Item = Op> {
+    let vip = (filter_kind::VIP, Be16::new(0), 0);
+    let frontend = (filter_kind::FRONTEND, Be16::new(80), proto::TCP);
+    [vip, frontend]
+        .into_iter()
+        .map(move |(kind, port, protocol)| {
+            Op::SetFilterBit(filter_bit(kind, self::vip(service), port, protocol))
+        })
+}
+
 /// As planning emits it: backends, tables, filter, frontends.
 fn cluster() -> Batch {
-    let mut ops = Vec::new();
-    for id in 1..=SERVICES * ENDPOINTS {
-        ops.push(Op::ResetBackendCounter(id));
-    }
-    for id in 1..=SERVICES * ENDPOINTS {
-        ops.push(Op::PutBackend {
-            id,
-            backend: backend(id),
-        });
-    }
-    for service in 0..SERVICES {
-        ops.push(Op::PutSlots {
-            start: service * SLOTS,
-            slots: table(service),
-        });
-    }
-    for service in 0..SERVICES {
-        let addr = vip(service);
-        ops.push(Op::SetFilterBit(filter_bit(
-            filter_kind::VIP,
-            addr,
-            Be16::new(0),
-            0,
-        )));
-        let frontend = filter_bit(filter_kind::FRONTEND, addr, Be16::new(80), proto::TCP);
-        ops.push(Op::SetFilterBit(frontend));
-    }
-    for service in 0..SERVICES {
-        for scope in [scope::INTERNAL, scope::EXTERNAL] {
-            let (slots, len) = (service * SLOTS, SLOTS);
-            let value = Frontend {
-                service: service + 1,
-                flags: 0,
-                slots,
-                len,
-                affinity: 0,
-            };
-            ops.push(Op::PutFrontend {
-                key: key(service, 80, scope),
-                value,
-            });
-            let value = Frontend {
-                slots: 0,
-                len: 0,
-                ..value
-            };
-            ops.push(Op::PutFrontend {
-                key: key(service, 0, scope),
-                value,
-            });
-        }
-    }
+    let backends = 1..=SERVICES * ENDPOINTS;
+    let tables = |service| Op::PutSlots {
+        start: service * SLOTS,
+        slots: table(service),
+    };
+    let mut ops: Vec<Op> = backends.clone().map(Op::ResetBackendCounter).collect();
+    ops.extend(backends.map(|id| Op::PutBackend {
+        id,
+        backend: backend(id),
+    }));
+    ops.extend((0..SERVICES).map(tables));
+    ops.extend((0..SERVICES).flat_map(set_bits));
+    ops.extend((0..SERVICES).flat_map(put_frontends));
     Batch { ops }
 }
 
@@ -167,16 +170,7 @@ fn resident() -> u64 {
     text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-#[test]
-fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
-    let (netns, bpffs) = (Netns::new("scale").unwrap(), Bpffs::new().unwrap());
-    let cgroup = Cgroup::new("scale").unwrap();
-    let settings = Settings {
-        bpffs: bpffs.path().to_owned(),
-        cgroup: cgroup.path().to_owned(),
-        ..Settings::default()
-    };
-    let (mut datapath, _) = netns.run(|| Datapath::load(&settings)).unwrap().unwrap();
+fn program(datapath: &mut Datapath) {
     let batch = cluster();
     let before = resident();
     let (start, used) = (Instant::now(), cpu());
@@ -184,31 +178,40 @@ fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
     let (full, used) = (start.elapsed(), cpu() - used);
     let grown = resident().saturating_sub(before) >> 20;
     assert!(report.is_complete(), "{:?}", &report.failed[..3]);
-    println!(
-        "{} ops in {full:?}, {used:?} of CPU time; {grown} MiB more are resident",
-        batch.ops.len()
-    );
+    let count = batch.ops.len();
+    println!("{count} ops in {full:?}, {used:?} of CPU time; {grown} MiB more are resident");
     assert!(used.as_millis() < 3000, "{used:?}");
     assert!(grown < 24, "{grown} MiB");
+}
 
-    let mut changes: Vec<_> = (0..200)
-        .map(|number| {
-            let batch = change(number);
-            let start = Instant::now();
-            let report = datapath.apply(&batch);
-            let elapsed = start.elapsed();
-            assert!(report.is_complete(), "{:?}", report.failed);
-            elapsed
-        })
-        .collect();
+fn change_endpoints(datapath: &mut Datapath) {
+    let mut changes: Vec<Duration> = Vec::new();
+    for number in 0..200 {
+        let batch = change(number);
+        let start = Instant::now();
+        let report = datapath.apply(&batch);
+        changes.push(start.elapsed());
+        assert!(report.is_complete(), "{:?}", report.failed);
+    }
     changes.sort_unstable();
     println!(
         "one change: median {:?}, 99th percentile {:?}",
         changes[100], changes[197]
     );
     assert!(changes[100].as_millis() < 5, "{:?}", changes[100]);
+}
 
-    let views = Views::open(&settings).unwrap();
+#[test]
+fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
+    let node = Node::new("scale").unwrap();
+    let settings = Settings {
+        sizes: MapSizes::default(),
+        ..node.settings()
+    };
+    let (mut datapath, _) = node.load(&settings);
+    program(&mut datapath);
+    change_endpoints(&mut datapath);
+    let views = node.views().unwrap();
     assert_eq!(views.frontends().unwrap().len(), 4 * SERVICES as usize);
     assert_eq!(
         views.backends().unwrap().len(),
@@ -216,7 +219,7 @@ fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
     );
     drop(datapath);
     let start = Instant::now();
-    let (_datapath, actual) = netns.run(|| Datapath::load(&settings)).unwrap().unwrap();
+    let (_datapath, actual) = node.load(&settings);
     println!(
         "a restart reads {} frontends in {:?}",
         actual.frontends.len(),

@@ -2,28 +2,25 @@
 
 use std::sync::Arc;
 
-use bytemuck::Zeroable as _;
 use lb_common::{
-    Addr, Backend, Be16, Be32, Frontend, FrontendKey, RangeKey, backend_flags, frontend_flags,
-    proto, scope,
+    Addr, Backend, Be16, Be32, Frontend, FrontendKey, RangeKey, backend_flags, proto, scope,
 };
 use lb_plan::op::{Batch, Op};
-use proptest::prelude::*;
 
 use super::{
     apply::Programmer,
     failure::{ApplyReport, Purge},
-    fake::{FakeStore, FaultyStore},
+    fake::FakeStore,
     settings::MapSizes,
     store::{MapStore, MapStoreExt as _},
     table::{Table, typed},
 };
 
-fn ip(last: u8) -> Addr {
+pub(super) fn ip(last: u8) -> Addr {
     Addr::v4(Be32::new(0x0a00_0000 | u32::from(last)))
 }
 
-fn backend(id: u32) -> Backend {
+pub(super) fn backend(id: u32) -> Backend {
     Backend {
         addr: ip(id as u8),
         port: Be16::new(8080),
@@ -33,7 +30,7 @@ fn backend(id: u32) -> Backend {
     }
 }
 
-fn key(port: u16) -> FrontendKey {
+pub(super) fn key(port: u16) -> FrontendKey {
     FrontendKey {
         addr: ip(200),
         port: Be16::new(port),
@@ -42,7 +39,7 @@ fn key(port: u16) -> FrontendKey {
     }
 }
 
-fn frontend(service: u32, slots: u32, len: u32) -> Frontend {
+pub(super) fn frontend(service: u32, slots: u32, len: u32) -> Frontend {
     Frontend {
         service,
         flags: 0,
@@ -60,21 +57,21 @@ fn range(service: u32) -> RangeKey {
     }
 }
 
-fn put_backend(id: u32) -> Op {
+pub(super) fn put_backend(id: u32) -> Op {
     Op::PutBackend {
         id,
         backend: backend(id),
     }
 }
 
-fn put_slots(start: u32, ids: &[u32]) -> Op {
+pub(super) fn put_slots(start: u32, ids: &[u32]) -> Op {
     Op::PutSlots {
         start,
         slots: Arc::from(ids),
     }
 }
 
-fn put_frontend(port: u16, value: Frontend) -> Op {
+pub(super) fn put_frontend(port: u16, value: Frontend) -> Op {
     Op::PutFrontend {
         key: key(port),
         value,
@@ -82,7 +79,7 @@ fn put_frontend(port: u16, value: Frontend) -> Op {
 }
 
 /// Two services: one with a table over backends 1 to 3, one with backend 4 alone.
-fn two_services() -> Batch {
+pub(super) fn two_services() -> Batch {
     Batch {
         ops: vec![
             put_backend(1),
@@ -98,12 +95,12 @@ fn two_services() -> Batch {
     }
 }
 
-fn programmer(sizes: MapSizes) -> Programmer<FakeStore> {
+pub(super) fn programmer(sizes: MapSizes) -> Programmer<FakeStore> {
     Programmer::new(FakeStore::new(sizes)).unwrap()
 }
 
 /// Frontends that name a backend which is not live.
-fn dangling<S: MapStore>(store: &S) -> Vec<FrontendKey> {
+pub(super) fn dangling<S: MapStore>(store: &S) -> Vec<FrontendKey> {
     let live = |id: u32| {
         let found = store.load_many::<typed::lb_backends_v1>(id, 1).unwrap();
         found[0].flags & backend_flags::LIVE != 0
@@ -208,7 +205,7 @@ fn bits_of_one_filter_word_do_not_disturb_each_other() {
 }
 
 /// Positions in a batch of the ops that failed.
-fn failed(report: &ApplyReport, batch: &Batch) -> Vec<usize> {
+pub(super) fn failed(report: &ApplyReport, batch: &Batch) -> Vec<usize> {
     let at = |op: &Op| batch.ops.iter().position(|other| other == op).unwrap();
     report
         .failed
@@ -260,99 +257,6 @@ fn an_id_beyond_the_map_fails_what_depends_on_it_and_nothing_else() {
     assert!(dangling(programmer.store()).is_empty());
 }
 
-/// A programmer with the two services, whose next write of a frontend fails.
-fn with_failing_frontend() -> Programmer<FaultyStore<FakeStore>> {
-    let mut good = programmer(MapSizes::default());
-    good.apply(&two_services());
-    let mut faulty = FaultyStore::nth(good.store().clone(), 0, libc::ENOMEM);
-    faulty.only = Some(Table::lb_frontends_v1);
-    Programmer::new(faulty).unwrap()
-}
-
-#[test]
-fn while_a_frontend_cannot_be_switched_its_backends_stay() {
-    let mut programmer = with_failing_frontend();
-    let switch = Batch {
-        ops: vec![
-            put_backend(5),
-            put_frontend(81, frontend(2, 5, 1)),
-            Op::DeleteBackend {
-                id: 4,
-                backend: backend(4),
-            },
-        ],
-    };
-    let report = programmer.apply(&switch);
-    let errors: Vec<i32> = report.failed.iter().map(|f| f.errno).collect();
-    assert_eq!(
-        (failed(&report, &switch), errors),
-        (vec![1, 2], vec![libc::ENOMEM, libc::ECANCELED])
-    );
-    assert!(dangling(programmer.store()).is_empty());
-    // The failed ops, tried again, finish the work.
-    assert!(programmer.apply(&Batch::default()).is_complete());
-    let store = &programmer.store().inner;
-    assert_eq!(
-        store.load_many::<typed::lb_backends_v1>(4, 1).unwrap(),
-        [Backend::zeroed()]
-    );
-}
-
-#[test]
-fn a_backend_id_that_a_stuck_frontend_names_is_not_given_away() {
-    let mut programmer = with_failing_frontend();
-    programmer.store_mut().forever = true;
-    let delete = Batch {
-        ops: vec![
-            Op::DeleteFrontend(key(81)),
-            Op::DeleteBackend {
-                id: 4,
-                backend: backend(4),
-            },
-        ],
-    };
-    assert_eq!(programmer.apply(&delete).failed.len(), 2);
-    let reuse = Batch {
-        ops: vec![Op::PutBackend {
-            id: 4,
-            backend: backend(9),
-        }],
-    };
-    assert_eq!(
-        failed(
-            &programmer.apply(&reuse),
-            &Batch {
-                ops: [delete.ops, reuse.ops].concat()
-            }
-        ),
-        [0, 2]
-    );
-    let found = programmer
-        .store()
-        .load_many::<typed::lb_backends_v1>(4, 1)
-        .unwrap();
-    assert_eq!(found, [backend(4)]);
-}
-
-#[test]
-fn a_failed_op_does_not_undo_a_later_one() {
-    let mut programmer = with_failing_frontend();
-    let first = Batch {
-        ops: vec![put_frontend(81, frontend(2, 1, 1))],
-    };
-    assert_eq!(programmer.apply(&first).failed.len(), 1);
-    let second = Batch {
-        ops: vec![put_frontend(81, frontend(2, 2, 1))],
-    };
-    assert!(programmer.apply(&second).is_complete());
-    assert!(programmer.pending().is_empty());
-    let found = programmer
-        .store()
-        .get_one::<typed::lb_frontends_v1>(&key(81))
-        .unwrap();
-    assert_eq!(found, Some(frontend(2, 2, 1)));
-}
-
 #[test]
 fn purges_are_handed_back() {
     let mut programmer = programmer(MapSizes::default());
@@ -382,56 +286,4 @@ fn purges_are_handed_back() {
             }
         ]
     );
-}
-
-fn update() -> Batch {
-    Batch {
-        ops: vec![
-            put_backend(5),
-            put_slots(20, &[1, 5, 1, 5, 5]),
-            put_frontend(
-                80,
-                Frontend {
-                    flags: frontend_flags::NODE_PORT,
-                    ..frontend(1, 20, 5)
-                },
-            ),
-            put_frontend(81, frontend(2, 5, 1)),
-            put_frontend(82, frontend(3, 1, 1)),
-            Op::DeleteBackend {
-                id: 2,
-                backend: backend(2),
-            },
-            Op::DeleteBackend {
-                id: 3,
-                backend: backend(3),
-            },
-            Op::DeleteBackend {
-                id: 4,
-                backend: backend(4),
-            },
-        ],
-    }
-}
-
-proptest! {
-    /// Whichever write fails, once or from then on, no frontend dangles; and the
-    /// failed ops, tried again, bring the maps to where they were to be.
-    #[test]
-    fn no_failure_leaves_a_frontend_dangling(nth in 0usize..20, forever: bool) {
-        let mut whole = programmer(MapSizes::default());
-        let mut faulty = FaultyStore::nth(FakeStore::default(), nth, libc::ENOMEM);
-        faulty.forever = forever;
-        let mut programmer = Programmer::new(faulty).unwrap();
-        for batch in [two_services(), update()] {
-            whole.apply(&batch);
-            programmer.apply(&batch);
-            let broken = dangling(&programmer.store().inner);
-            prop_assert!(broken.is_empty(), "{broken:?}");
-        }
-        programmer.store_mut().fail_after = None;
-        let again = programmer.apply(&Batch::default());
-        prop_assert!(again.is_complete(), "{again:?}");
-        prop_assert_eq!(programmer.store().inner.contents(), whole.store().contents());
-    }
 }

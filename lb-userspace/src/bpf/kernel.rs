@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lb_common::schema::{Kind, MMAPABLE};
+use lb_common::schema::MMAPABLE;
 
 use super::{
     error::Error,
@@ -113,7 +113,7 @@ impl MapStore for KernelStore {
     fn store(&mut self, table: Table, first: u32, values: &[u8]) -> io::Result<()> {
         let size = self.map(table).info().value_size as usize;
         let count = (values.len() / size) as u32;
-        if values.len() % size != 0
+        if !values.len().is_multiple_of(size)
             || first
                 .checked_add(count)
                 .is_none_or(|end| end > self.capacity(table))
@@ -187,11 +187,6 @@ impl MapStore for KernelStore {
         }
         Ok(())
     }
-}
-
-/// Whether a table is a per-CPU array of counters.
-pub(super) fn is_counter(table: Table) -> bool {
-    table.def().kind == Kind::PerCpuArray
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl BpfMap {
     ) -> Result<(), WriteError> {
         let key_size = self.info.key_size as usize;
         let count = keys.len() / key_size;
-        if keys.len() % key_size != 0 || values.len() != count * self.value_bytes {
+        if !keys.len().is_multiple_of(key_size) || values.len() != count * self.value_bytes {
             return Err(WriteError {
                 done: 0,
                 error: wrong_size(),
@@ -137,7 +137,7 @@ impl BpfMap {
     pub(super) fn delete_batch(&self, keys: &[u8]) -> Result<(), WriteError> {
         let key_size = self.info.key_size as usize;
         let count = keys.len() / key_size;
-        if keys.len() % key_size != 0 {
+        if !keys.len().is_multiple_of(key_size) {
             return Err(WriteError {
                 done: 0,
                 error: wrong_size(),

@@ -13,8 +13,11 @@ pub mod devices;
 mod error;
 pub mod failure;
 pub mod fake;
+mod flows;
 mod gc;
 mod guard;
+#[cfg(test)]
+mod guard_tests;
 mod janitor;
 pub mod kernel;
 mod layout;

@@ -189,7 +189,7 @@ fn fs_type(path: &Path) -> io::Result<i64> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all fields are integers; the memory was zeroed, then filled.
-    Ok(unsafe { stat.assume_init() }.f_type as i64)
+    Ok(unsafe { stat.assume_init() }.f_type)
 }
 
 /// Makes sure that a directory is on a bpffs; mounts one there if not.

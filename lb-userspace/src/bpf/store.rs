@@ -74,6 +74,9 @@ pub trait MapStoreExt: MapStore {
 
 impl<S: MapStore + ?Sized> MapStoreExt for S {}
 
+/// Keys and values of a map.
+pub(super) type Pairs<T> = Vec<(<T as Typed>::Key, <T as Typed>::Value)>;
+
 /// Values that lie end to end.
 pub(super) fn values_of<V: bytemuck::Pod>(bytes: &[u8]) -> impl Iterator<Item = V> + '_ {
     bytes

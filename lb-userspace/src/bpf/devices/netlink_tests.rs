@@ -75,12 +75,15 @@ fn route(prefix_len: u8, kind: u8, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8
 fn default_routes_name_their_devices() {
     let oif = attribute(RTA_OIF, &3u32.to_ne_bytes());
     assert_eq!(
-        events(&route(0, 1, 0, &[oif.clone()])),
+        events(&route(0, 1, 0, std::slice::from_ref(&oif))),
         [Event::DefaultRoute(3)]
     );
-    assert_eq!(events(&route(24, 1, 0, &[oif.clone()])), []);
+    assert_eq!(events(&route(24, 1, 0, std::slice::from_ref(&oif))), []);
     const RTN_UNREACHABLE: u8 = 7;
-    assert_eq!(events(&route(0, RTN_UNREACHABLE, 0, &[oif.clone()])), []);
+    assert_eq!(
+        events(&route(0, RTN_UNREACHABLE, 0, std::slice::from_ref(&oif))),
+        []
+    );
     assert_eq!(events(&route(0, 1, RTM_F_CLONED, &[oif])), []);
 }
 
