@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::e2e::beside;
+
 /// The program `xtask`, which is built beside the tests.
 ///
 /// # Panics
@@ -19,22 +21,6 @@ pub fn xtask() -> PathBuf {
 #[must_use]
 pub fn bascule() -> PathBuf {
     beside("bascule")
-}
-
-fn beside(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("the kernel knows a process's program");
-    // target/debug/deps/TEST
-    let dir = own
-        .parent()
-        .and_then(Path::parent)
-        .expect("cargo puts tests two directories deep");
-    let path = dir.join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: `cargo build --workspace`",
-        path.display()
-    );
-    path
 }
 
 /// What a lab leaves on the machine, found without the lab's own code.

@@ -72,6 +72,11 @@ pub(crate) fn add(netns: &str, forwards: bool) -> Result<()> {
         // An error for every packet that cannot go on: the default is one a second.
         ("ipv4/icmp_ratelimit", "0"),
         ("ipv6/icmp/ratelimit", "0"),
+        // The fabric routes between hosts on one bridge: they need not be told of each other.
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+        ("ipv6/conf/all/accept_redirects", "0"),
+        ("ipv6/conf/default/accept_redirects", "0"),
         // Equal routes are chosen by ports as well, as a router of a data centre does.
         ("ipv4/fib_multipath_hash_policy", "1"),
         ("ipv6/fib_multipath_hash_policy", "1"),

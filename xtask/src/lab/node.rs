@@ -36,8 +36,7 @@ const SIZES: [&str; 12] = [
     "65536",
 ];
 
-/// Makes the fabric: a bridge, which is the default gateway and refuses what it has no route
-/// for, so that a packet that should have been translated fails at once.
+/// Makes the fabric: a bridge and a router on it, which refuses what it has no route for, so that a packet that should have been translated fails at once.
 ///
 /// # Errors
 /// A command of `ip` failed.
@@ -62,7 +61,7 @@ pub(crate) fn make_fabric() -> Result<()> {
     )
 }
 
-/// Makes a host on the fabric.
+/// Makes a host on the fabric, which sends all that is not there to the fabric's router.
 ///
 /// # Errors
 /// A command of `ip` failed.
@@ -80,8 +79,10 @@ pub(crate) fn make_host(netns: &str, port: &str, addrs: Pair, forwards: bool) ->
         &format!(
             "addr add {}/24 dev {UPLINK}\n\
              addr add {}/64 dev {UPLINK} nodad\n\
-             link set {UPLINK} up\n",
-            addrs.v4, addrs.v6
+             link set {UPLINK} up\n\
+             route add default via {}\n\
+             route add default via {}\n",
+            addrs.v4, addrs.v6, GATEWAY.v4, GATEWAY.v6
         ),
     )
 }
@@ -93,10 +94,7 @@ pub(crate) fn make_host(netns: &str, port: &str, addrs: Pair, forwards: bool) ->
 pub(crate) fn make(node: Node) -> Result<()> {
     let netns = node.netns();
     make_host(&netns, &node.name(), node.addrs(), true)?;
-    let mut script = format!(
-        "route add default via {}\nroute add default via {}\n",
-        GATEWAY.v4, GATEWAY.v6
-    );
+    let mut script = String::new();
     for other in Node::ALL.into_iter().filter(|n| *n != node) {
         script.push_str(&pod_routes(other));
     }

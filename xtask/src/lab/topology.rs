@@ -11,8 +11,8 @@ pub(crate) const STATE_DIR: &str = "/run/bascule-lab";
 pub(crate) const HTTP_PORT: u16 = 8080;
 /// Port of the pods' UDP server.
 pub(crate) const UDP_PORT: u16 = 5353;
-/// The fabric's own address: the nodes' default gateway, which leads nowhere. Addresses
-/// of services must be routable before they are translated.
+/// The fabric's router, everybody's default gateway. Addresses of services must be routable
+/// before they are translated.
 pub(crate) const GATEWAY: Pair = Pair {
     v4: Ipv4Addr::new(172, 31, 0, 1),
     v6: Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, 1),

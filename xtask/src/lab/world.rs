@@ -15,7 +15,7 @@ use super::netns::ip;
 use super::rows::vip_routes;
 use super::signals;
 use super::teardown::{self, Lock};
-use super::topology::{Node, Place, Pod};
+use super::topology::{Node, Place, Pod, fabric_netns};
 use super::{node, pod};
 use crate::ui;
 
@@ -153,7 +153,9 @@ impl Lab {
         self.agents.iter().map(|(_, child)| child.id()).collect()
     }
 
-    /// Gives the hosts outside their routes to the addresses of the manifests.
+    /// Gives the fabric its routes to the addresses of the manifests: it is the router
+    /// that hosts outside send them to. (A host that chose among equal routes itself would
+    /// send the resets of its stack by another one than the connection's packets.)
     ///
     /// # Errors
     /// A route cannot be set.
@@ -174,8 +176,7 @@ impl Lab {
             script.push('\n');
         }
         if !script.is_empty() {
-            ip(Some(&Place::Outside.netns()), &script)?;
-            ip(Some(&Place::Stranger.netns()), &script)?;
+            ip(Some(&fabric_netns()), &script)?;
         }
         self.routes = wanted;
         Ok(())
