@@ -135,7 +135,8 @@ fn fib<A: Words, C: Context>(env: &Live<C>, proto: u32, to: &Hit<A>, len: u32) -
         l4_protocol: proto as u8,
         sport: to.sport,
         dport: to.dport,
-        tot_len: len as u16,
+        // An IPv6 datagram can be longer than the field can tell.
+        tot_len: len.min(0xffff) as u16,
         ifindex: C::ifindex(env.ctx),
         tos_flowinfo: 0,
         src: to.src.words(),

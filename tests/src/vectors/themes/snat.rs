@@ -36,6 +36,7 @@ pub(super) fn vectors() -> Vec<Vector> {
             all.push(at_the_mtu(family, over));
         }
         all.push(gso(family));
+        all.push(longest(family));
     }
     all
 }
@@ -234,4 +235,19 @@ fn gso(family: Family) -> Vector {
         out(Reason::Established, UP0.ifindex, &output),
     )
     .gso(1400)
+}
+
+/// The greatest length that an IP header can tell, of a packet that is short: the
+/// FIB must not take it for a short one.
+fn longest(family: Family) -> Vector {
+    let scene = Scene::outside(family, TCP, 2);
+    let mut input = scene.first().build();
+    let at = if family == Family::V4 { 16 } else { 18 };
+    input[at..at + 2].copy_from_slice(&[0xff, 0xff]);
+    Vector::new(
+        THEME,
+        format!("{family}, the greatest length"),
+        scene.world(),
+    )
+    .bytes(At::Uplink, input, dropped(Reason::TooBig))
 }
