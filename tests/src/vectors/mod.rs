@@ -10,6 +10,7 @@ pub mod flow;
 pub mod frame;
 pub mod kernel;
 pub mod net;
+pub mod random;
 pub mod reference;
 pub mod run;
 mod seed;
