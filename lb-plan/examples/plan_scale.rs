@@ -2,9 +2,10 @@
 //! plan_scale [SERVICES [ENDPOINTS]]`, by default 10,000 services with 10
 //! endpoints each. Wall-clock times of one core; memory as the kernel counts it.
 
-use std::{env, fs, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{collections::HashMap, env, fs, net::Ipv4Addr, sync::Arc, time::Instant};
 
-use lb_plan::{Limits, Planner, maglev, model::*, op::Op, plan_service};
+use lb_common::{Backend, Frontend, FrontendKey};
+use lb_plan::{Actual, Limits, Planner, maglev, model::*, op::Op, plan_service};
 
 fn main() {
     let mut args = env::args().skip(1).map(|a| a.parse().expect("a number"));
@@ -48,6 +49,8 @@ fn main() {
     );
 
     one_change(&mut planner, &input, endpoints);
+    drop(planner);
+    restart(&input);
     maglev_table(1000);
 }
 
@@ -97,6 +100,52 @@ fn maglev_table(backends: u32) {
     println!(
         "maglev table of {backends} backends, {size} slots: median {:?}, max {:?}",
         times[10], times[19]
+    );
+}
+
+/// What it costs to start from full maps: nothing must be written.
+fn restart(input: &[(Service, EndpointSlice)]) {
+    let node = node();
+    let plans = || input.iter().map(|(s, e)| plan_service(s, &[e], &node));
+    let mut planner = Planner::new(Limits::default());
+    plans().for_each(|plan| planner.upsert(plan));
+    planner.finish_sync();
+    let mut frontends: HashMap<FrontendKey, Frontend> = HashMap::new();
+    let mut backends: HashMap<u32, Backend> = HashMap::new();
+    let mut array = vec![0; Limits::default().slots as usize];
+    let mut filter = vec![0u64; lb_common::limits::FILTER_WORDS as usize];
+    while planner.has_pending() {
+        for op in planner.take_batch().ops {
+            match op {
+                Op::PutFrontend { key, value } => drop(frontends.insert(key, value)),
+                Op::PutBackend { id, backend } => drop(backends.insert(id, backend)),
+                Op::SetFilterBit(bit) => filter[bit as usize / 64] |= 1 << (bit % 64),
+                Op::PutSlots { start, slots } => {
+                    array[start as usize..start as usize + slots.len()].copy_from_slice(&slots);
+                }
+                _ => {}
+            }
+        }
+    }
+    let actual = Actual {
+        frontends: frontends.into_iter().collect(),
+        backends: backends.into_iter().collect(),
+        slots: Box::new(array),
+        filter,
+        ..Actual::default()
+    };
+    let start = Instant::now();
+    let mut planner = Planner::restore(Limits::default(), actual);
+    let restored = start.elapsed();
+    plans().for_each(|plan| planner.upsert(plan));
+    planner.finish_sync();
+    let mut ops = 0;
+    while planner.has_pending() {
+        ops += planner.take_batch().ops.len();
+    }
+    println!(
+        "restart: restored in {restored:?}, all in {:?}, {ops} writes",
+        start.elapsed()
     );
 }
 

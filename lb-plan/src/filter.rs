@@ -23,6 +23,11 @@ pub(crate) fn frontend_bit(key: &FrontendKey) -> u32 {
     hash::filter_bit(kind, key.addr, key.port, key.proto)
 }
 
+/// The bit of a vip.
+pub(crate) fn vip_bit(addr: Addr) -> u32 {
+    hash::filter_bit(hash::filter_kind::VIP, addr, Be16::new(0), 0)
+}
+
 /// The bit of a backend.
 pub(crate) fn backend_bit(addr: Addr, port: Be16, proto: u8) -> u32 {
     hash::filter_bit(hash::filter_kind::BACKEND, addr, port, proto)

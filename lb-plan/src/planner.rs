@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{Frontend, RangeKey, limits};
+use lb_common::{Addr, Frontend, RangeKey, limits};
 
 use crate::{
     Map, Set,
     backends::{Backends, Ref},
     claims::Claims,
-    filter::Filter,
+    filter::{Filter, vip_bit},
     ghosts::Ghosts,
     ids::{Ids, Quarantine},
     model::{ServiceKey, ServicePortKey},
@@ -123,6 +123,8 @@ pub struct Planner {
     pub(crate) pending: BTreeMap<ServiceKey, ServicePlan>,
     pub(crate) removals: BTreeSet<ServiceKey>,
     pub(crate) blocked: BTreeMap<ServiceKey, (ServicePlan, Full)>,
+    /// The addresses that SNAT writes.
+    snat: BTreeSet<Addr>,
 }
 
 impl Planner {
@@ -149,7 +151,18 @@ impl Planner {
             pending: BTreeMap::new(),
             removals: BTreeSet::new(),
             blocked: BTreeMap::new(),
+            snat: BTreeSet::new(),
         }
+    }
+
+    /// The addresses that SNAT writes. Replies come to them, and must pass the
+    /// filter even where no service has a NodePort.
+    pub fn set_snat_addresses(&mut self, addrs: impl IntoIterator<Item = Addr>) {
+        let new: BTreeSet<Addr> = addrs.into_iter().collect();
+        new.iter().for_each(|addr| self.filter.need(vip_bit(*addr)));
+        let old = std::mem::replace(&mut self.snat, new);
+        old.iter()
+            .for_each(|addr| self.filter.forget(vip_bit(*addr)));
     }
 
     /// A service is there, or has changed. Nothing happens before the next batch.
