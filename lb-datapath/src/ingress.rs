@@ -30,9 +30,11 @@ pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, 
     ) {
         return Outcome::pass(Reason::NotOurs);
     }
+    // An answer of ours has another length.
+    let bytes = p.len();
     let outcome = to_vip(p, t, e, &mut h);
     if outcome.counted() && !E::DRY {
-        t.count(outcome.reason, p.len());
+        t.count(outcome.reason, bytes);
     }
     outcome
 }

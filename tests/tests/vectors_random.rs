@@ -150,25 +150,30 @@ fn flow(dice: &mut Dice<'_>) -> (Vector, SocketAddr, SocketAddr) {
     (vector.bytes(from, input, expected), client, front)
 }
 
-/// Source and destination of a frame, whose checksums `etherparse` recomputes.
-fn ends(bytes: &[u8]) -> Result<(SocketAddr, SocketAddr), String> {
-    let packet = SlicedPacket::from_ethernet(bytes).map_err(|e| e.to_string())?;
-    let (src, dst): (IpAddr, IpAddr) = match &packet.net {
+/// Source and destination address of a frame.
+fn addresses(packet: &SlicedPacket<'_>) -> Result<(IpAddr, IpAddr), String> {
+    match &packet.net {
         Some(NetSlice::Ipv4(ip)) => {
             let header = ip.header();
             if header.to_header().calc_header_checksum() != header.header_checksum() {
                 return Err("the IPv4 header checksum is wrong".to_owned());
             }
             let (src, dst) = (header.source_addr(), header.destination_addr());
-            (src.into(), dst.into())
+            Ok((src.into(), dst.into()))
         }
         Some(NetSlice::Ipv6(ip)) => {
             let header = ip.header();
             let (src, dst) = (header.source_addr(), header.destination_addr());
-            (src.into(), dst.into())
+            Ok((src.into(), dst.into()))
         }
-        _ => return Err("no IP header".to_owned()),
-    };
+        _ => Err("no IP header".to_owned()),
+    }
+}
+
+/// Source and destination of a frame, whose checksums `etherparse` recomputes.
+fn ends(bytes: &[u8]) -> Result<(SocketAddr, SocketAddr), String> {
+    let packet = SlicedPacket::from_ethernet(bytes).map_err(|e| e.to_string())?;
+    let (src, dst) = addresses(&packet)?;
     let (ports, csum, right) = match &packet.transport {
         Some(TransportSlice::Tcp(tcp)) => {
             let (header, payload) = (tcp.to_header(), tcp.payload());
@@ -181,11 +186,8 @@ fn ends(bytes: &[u8]) -> Result<(SocketAddr, SocketAddr), String> {
                 }
                 _ => unreachable!("one header has both"),
             };
-            (
-                (tcp.source_port(), tcp.destination_port()),
-                tcp.checksum(),
-                right,
-            )
+            let ports = (tcp.source_port(), tcp.destination_port());
+            (ports, tcp.checksum(), right)
         }
         Some(TransportSlice::Udp(udp)) => {
             let (header, payload) = (udp.to_header(), udp.payload());
@@ -198,11 +200,8 @@ fn ends(bytes: &[u8]) -> Result<(SocketAddr, SocketAddr), String> {
                 }
                 _ => unreachable!("one header has both"),
             };
-            (
-                (udp.source_port(), udp.destination_port()),
-                udp.checksum(),
-                right,
-            )
+            let ports = (udp.source_port(), udp.destination_port());
+            (ports, udp.checksum(), right)
         }
         _ => return Err("no transport header".to_owned()),
     };

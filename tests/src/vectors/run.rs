@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lb_common::{Be32, Reason};
+use lb_common::{Be32, PacketCounter, Reason};
 use lb_datapath::{Hook, Outcome, V4, V6, Verdict, egress::egress, ingress::ingress};
 
 use super::{
@@ -161,7 +161,9 @@ fn packet(
     kernel: &mut Kernel,
 ) -> impl Iterator<Item = String> + use<> {
     let dry = dry(x, lane, host);
+    let before = host.tables.reasons.borrow().clone();
     let ran = host.run::<false>(x, lane);
+    let counted = against_counters(x, lane, &before, &host.tables.reasons.borrow());
     let dry = dry.and_then(|dry| {
         let same = (dry.verdict, dry.reason) == (ran.outcome.verdict, ran.outcome.reason);
         let outcome = ran.outcome;
@@ -175,7 +177,10 @@ fn packet(
         Ok(theirs) => differences(&host.state(), &theirs),
         Err(error) => Some(format!("the kernel's maps cannot be read: {error:#}")),
     };
-    let on_host = on_host.into_iter().map(|what| format!("host: {what}"));
+    let on_host = on_host
+        .into_iter()
+        .chain(counted)
+        .map(|what| format!("host: {what}"));
     let in_kernel = in_kernel.into_iter().map(|what| format!("kernel: {what}"));
     dry.err()
         .into_iter()
@@ -192,6 +197,32 @@ fn dry(x: &Exchange, lane: Lane, host: &Host) -> Result<Outcome, String> {
         return Err("dry: it writes to the maps".to_owned());
     }
     Ok(ran.outcome)
+}
+
+/// A packet counts once under its reason, with its bytes as it came; established
+/// ones count by service and backend, and what is none of ours does not count.
+fn against_counters(
+    x: &Exchange,
+    lane: Lane,
+    before: &[PacketCounter],
+    after: &[PacketCounter],
+) -> Option<String> {
+    let mut expected = before.to_vec();
+    let reason = x.expected(lane).reason;
+    let silent = [Reason::NotOurs, Reason::Established, Reason::Reply];
+    if !silent.contains(&reason) {
+        expected[reason as usize].packets += 1;
+        expected[reason as usize].bytes += x.input.len() as u64;
+    }
+    let (is, be) = (after, &expected[..]);
+    (is != be).then(|| {
+        let reasons = Reason::ALL.iter().zip(is.iter().zip(be));
+        let differs: Vec<String> = reasons
+            .filter(|(_, (is, be))| is != be)
+            .map(|(reason, (is, be))| format!("{reason:?} {is:?} instead of {be:?}"))
+            .collect();
+        format!("the counters: {}", differs.join(", "))
+    })
 }
 
 fn against_conntrack(vector: &Vector, found: &[String]) -> Option<String> {
