@@ -285,6 +285,30 @@ fn what_cannot_be_used_is_named_with_the_remedy() {
     );
 }
 
+/// Takes every capability from the calling thread (capset(2), version 3).
+fn drop_capabilities() {
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let none = [0u32; 6];
+    // SAFETY: both arguments have the sizes that version 3 asks for.
+    let ret = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    assert_eq!(ret, 0);
+}
+
+#[test]
+fn a_missing_privilege_is_one_clear_sentence() {
+    let node = Node::new("caps").unwrap();
+    let settings = node.settings();
+    let load = || {
+        drop_capabilities();
+        Datapath::load(&settings).unwrap_err().to_string()
+    };
+    assert_eq!(
+        node.netns.run(load).unwrap(),
+        "missing privilege: CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; run the agent as root, or give \
+         it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    );
+}
+
 #[test]
 fn uninstalling_leaves_nothing() {
     let node = Node::new("uninstall").unwrap();

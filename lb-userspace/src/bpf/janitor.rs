@@ -14,27 +14,27 @@ use std::{
 };
 
 use bytemuck::bytes_of;
-use lb_common::{Addr, Be32, FrontendKey, SockNat, proto, scope};
+use lb_common::{Addr, Be32, FrontendKey, Reason, SockNat, proto, scope};
 use serde::Serialize;
 
 use super::{
     conntrack::now,
+    counters,
     error::Error,
     failure::Purge,
     gc::{FilterBits, Progress, Walk, collect, delete_where},
     kernel::KernelStore,
     load::map_error,
     map::BpfMap,
+    pace::Pace,
     probe::may_enter_namespaces,
     sockets::{close, victims},
     store::values_of,
     table::{Table, typed},
 };
 
-/// From the end of a walk over conntrack to the next one, while there is room.
-const PAUSE: Duration = Duration::from_secs(20);
-/// The same when the table is more than three quarters full.
-const SHORT_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether a walk over conntrack is due.
+const LOOK: Duration = Duration::from_secs(1);
 /// A walk works this long at a time …
 const SLICE: Duration = Duration::from_millis(2);
 /// … and rests this long between: a fifth of one CPU at most.
@@ -69,6 +69,7 @@ struct Maps {
     affinity: BpfMap,
     sock_nat: BpfMap,
     frontends: BpfMap,
+    reasons: BpfMap,
 }
 
 /// The thread's handle. It ends when this is dropped.
@@ -88,6 +89,7 @@ impl Janitor {
             affinity: store.clone_map(Table::lb_affinity_v1)?,
             sock_nat: store.clone_map(Table::lb_sock_nat_v1)?,
             frontends: store.clone_map(Table::lb_frontends_v1)?,
+            reasons: store.clone_map(Table::lb_reasons_v1)?,
         };
         let (orders, inbox) = mpsc::channel();
         let stats = Arc::new(Mutex::new(JanitorStats::default()));
@@ -141,32 +143,44 @@ struct Worker {
     walk6: Walk,
     cgroup: PathBuf,
     stats: Arc<Mutex<JanitorStats>>,
+    pace: Pace,
+    phase: Phase,
     seen: u64,
-    four: bool,
+}
+
+/// What is being done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Four,
+    Six,
 }
 
 impl Worker {
     fn new(maps: Maps, cgroup: PathBuf, stats: Arc<Mutex<JanitorStats>>) -> io::Result<Self> {
+        let capacity = u64::from(maps.ct4.info().max_entries);
         Ok(Self {
             walk4: Walk::new(maps.ct4.try_clone()?),
             walk6: Walk::new(maps.ct6.try_clone()?),
             maps,
             cgroup,
             stats,
+            pace: Pace::new(capacity),
+            // What was left while no agent ran is looked at right away.
+            phase: Phase::Four,
             seen: 0,
-            four: true,
         })
     }
 
     fn run(&mut self, inbox: &Receiver<Vec<Purge>>) {
-        let mut due = Instant::now();
+        let mut next = Instant::now();
         loop {
-            match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(mut purges) => {
                     inbox.try_iter().for_each(|more| purges.extend(more));
                     self.purge(&purges);
                 }
-                Err(RecvTimeoutError::Timeout) => due = Instant::now() + self.step(),
+                Err(RecvTimeoutError::Timeout) => next = Instant::now() + self.step(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -181,45 +195,62 @@ impl Worker {
         tracing::warn!("{what}: {error}");
     }
 
-    /// Goes on collecting; returns when to go on.
+    /// Goes on collecting, if it is time; returns when to go on.
     fn step(&mut self) -> Duration {
-        let result = match self.four {
-            true => collect::<Be32>(&mut self.walk4, now(), SLICE),
-            false => collect::<Addr>(&mut self.walk6, now(), SLICE),
-        };
-        let progress = match result {
-            Ok(progress) => progress,
-            Err(error) => {
-                self.failed("collecting flows that are over", &error);
-                return PAUSE;
+        let result = match self.phase {
+            Phase::Waiting => {
+                if self.pace.is_due(self.new_flows(), Instant::now()) {
+                    self.phase = Phase::Four;
+                    return Duration::ZERO;
+                }
+                return LOOK;
             }
+            Phase::Four => collect::<Be32>(&mut self.walk4, now(), SLICE),
+            Phase::Six => collect::<Addr>(&mut self.walk6, now(), SLICE),
         };
+        let progress = result.unwrap_or_else(|error| {
+            self.failed("collecting flows that are over", &error);
+            let finished = true;
+            Progress {
+                finished,
+                ..Progress::default()
+            }
+        });
         self.seen += progress.seen;
         self.note(|stats| stats.expired += progress.deleted);
-        if !progress.finished {
-            return REST;
+        if progress.finished {
+            self.end_of_table();
         }
-        self.end_of_table(&progress)
+        REST
     }
 
-    fn end_of_table(&mut self, _last: &Progress) -> Duration {
-        let (seen, four) = (std::mem::take(&mut self.seen), self.four);
-        let map = if four { &self.maps.ct4 } else { &self.maps.ct6 };
-        let crowded = seen > u64::from(map.info().max_entries) / 4 * 3;
-        self.note(|stats| {
-            *(if four {
-                &mut stats.flows4
-            } else {
-                &mut stats.flows6
-            }) = seen;
-            stats.walks += u64::from(!four);
-        });
-        self.four = !four;
-        match (crowded, four) {
-            (true, _) => SHORT_PAUSE,
-            (false, true) => REST,
-            (false, false) => PAUSE,
+    fn end_of_table(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        if self.phase == Phase::Four {
+            self.note(|stats| stats.flows4 = seen);
+            self.phase = Phase::Six;
+            return;
         }
+        self.note(|stats| {
+            stats.flows6 = seen;
+            stats.walks += 1;
+        });
+        self.phase = Phase::Waiting;
+        let left = self
+            .stats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flows4
+            + seen;
+        let new_flows = self.new_flows();
+        self.pace.walked(left, new_flows, Instant::now());
+    }
+
+    /// Flows that were ever opened.
+    fn new_flows(&self) -> u64 {
+        let read = counters::reasons(&self.maps.reasons).unwrap_or_default();
+        let mut packets = read.iter().filter(|(reason, _)| *reason == Reason::NewFlow);
+        packets.next().map_or(0, |(_, counter)| counter.packets)
     }
 
     fn purge(&mut self, purges: &[Purge]) {

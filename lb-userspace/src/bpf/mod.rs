@@ -25,6 +25,7 @@ mod links;
 mod load;
 mod map;
 mod mmap;
+mod pace;
 mod pins;
 mod probe;
 mod prog;

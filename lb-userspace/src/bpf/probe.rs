@@ -111,7 +111,7 @@ const CAP_BPF: u32 = 39;
 /// Refuses to go on without the capabilities that loading and attaching need,
 /// with one sentence instead of the first call's EPERM.
 pub(super) fn check_privileges() -> Result<(), Error> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     match effective(&status).map(missing) {
         Some(missing) if !missing.is_empty() => Err(Error::Privilege {
             missing: missing.join(", "),
@@ -122,7 +122,7 @@ pub(super) fn check_privileges() -> Result<(), Error> {
 
 /// Whether another network namespace may be entered (`setns(2)`).
 pub(super) fn may_enter_namespaces() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     effective(&status).is_some_and(|caps| caps & (1 << CAP_SYS_ADMIN) != 0)
 }
 

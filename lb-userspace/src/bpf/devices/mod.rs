@@ -172,7 +172,10 @@ fn watch(
         } else {
             LOOKS
         };
-        if events.is_empty() || events.contains(&Event::Lost) {
+        // The end of a pair that moves to a pod is gone from here: all that the
+        // kernel tells of it.
+        let moved = events.iter().any(|e| matches!(e, Event::Gone(_))) && cover.is_undecided();
+        if events.is_empty() || events.contains(&Event::Lost) || moved {
             match netlink.dump() {
                 Ok(all) => cover.inventory.replace(all),
                 Err(error) => tracing::warn!("{error}"),
@@ -224,9 +227,14 @@ impl<A: Attach> Cover<A> {
         self.reconcile();
     }
 
+    /// Whether a pair may yet turn out to be a pod's.
+    fn is_undecided(&self) -> bool {
+        !self.inventory.undecided(&self.rules).is_empty()
+    }
+
     /// How long nothing need be looked at, if nothing happens.
     fn patience(&self, looks: u32) -> Duration {
-        if looks > 0 && !self.inventory.undecided(&self.rules).is_empty() {
+        if looks > 0 && self.is_undecided() {
             return LOOK_AGAIN;
         }
         let failed = lock(&self.shared.states)
@@ -275,7 +283,9 @@ impl<A: Attach> Cover<A> {
                 (Some(hooks), None)
             }
             Err(CoverError::Gone) => {
-                // The kernel's word that it is gone is on its way.
+                // The kernel's word that it is gone is on its way. One of its
+                // links may be pinned already, and would stay for ever.
+                self.attach.uncover(index, None);
                 tracing::debug!("{name} vanished while it was being covered");
                 return;
             }
