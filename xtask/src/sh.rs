@@ -230,7 +230,7 @@ mod tests {
         let script = "seq 1 100; echo broken >&2; exit 3";
         let error = Sh::new("sh")
             .args(["-c", script])
-            .run_quietly("a test")
+            .run_quietly("a step made to fail")
             .unwrap_err()
             .to_string();
         assert!(

@@ -60,6 +60,10 @@ fn summary(results: &[(&str, Timed)]) -> Result<()> {
         };
         ui::say(format!("{mark} {name:<20} {}", ui::duration(*time)));
     }
+    verdict(results)
+}
+
+fn verdict(results: &[(&str, Timed)]) -> Result<()> {
     let failed: Vec<_> = results
         .iter()
         .filter(|(_, (r, _))| r.is_err())
@@ -115,14 +119,14 @@ mod tests {
     #[test]
     fn the_error_names_what_failed() {
         let time = Duration::from_secs(1);
-        assert!(summary(&[("format", (Ok(()), time))]).is_ok());
+        assert!(verdict(&[("format", (Ok(()), time))]).is_ok());
         let results = [
             ("format", (Ok(()), time)),
             ("spelling", (Err(anyhow::anyhow!("x")), time)),
             ("edges", (Err(anyhow::anyhow!("y")), time)),
         ];
         assert_eq!(
-            summary(&results).unwrap_err().to_string(),
+            verdict(&results).unwrap_err().to_string(),
             "lint failed: spelling, edges"
         );
     }
