@@ -105,9 +105,11 @@ fn a_device_that_vanishes_while_it_is_covered_leaves_no_trace() {
         gone: true,
         ..FakeAttach::default()
     };
-    let cover = cover(attach, &[pod(3)]);
+    let mut cover = cover(attach, &[pod(3)]);
     assert!(errors(&cover).is_empty());
     assert_eq!(cover.patience(0), FOREVER);
+    // Half of it may have been covered.
+    assert_eq!(log(&mut cover), ["cover veth3 Pod", "uncover 3 -"]);
 }
 
 #[test]
