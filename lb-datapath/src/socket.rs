@@ -122,10 +122,12 @@ fn choose<T: Maps, R: Run>(
     } else {
         call.netns
     };
+    // The families of a service share its id, and not its backends.
+    let v4 = u32::from(call.addr.as_v4().is_some());
     let client = Client {
         addr: Addr([
             Be32::from_raw(u32::MAX),
-            Be32::new(0),
+            Be32::new(v4),
             Be32::new((call.netns >> 32) as u32),
             Be32::new(call.netns as u32),
         ]),
@@ -134,22 +136,23 @@ fn choose<T: Maps, R: Run>(
     };
     let (id, backend) = select(t, run, &frontend, &client)?;
     if !R::DRY {
-        remember(t, call, id, &backend);
+        let new = remember(t, call, id, &backend);
         t.account(&Account {
             service: frontend.service,
             backend: id,
             packets: 0,
             bytes: 0,
-            connections: 1,
+            connections: u32::from(new),
         });
     }
     Ok((backend.addr, backend.port))
 }
 
 /// Remembers the frontend for `recvmsg` and `getpeername`. A socket that sends
-/// datagram after datagram writes it once.
+/// datagram after datagram writes it once, and is one connection: false where it
+/// was remembered already.
 #[inline(always)]
-fn remember<T: Maps>(t: &T, call: &Call, id: u32, backend: &lb_common::Backend) {
+fn remember<T: Maps>(t: &T, call: &Call, id: u32, backend: &lb_common::Backend) -> bool {
     let key = SockNatKey {
         cookie: call.cookie,
         addr: backend.addr,
@@ -163,9 +166,11 @@ fn remember<T: Maps>(t: &T, call: &Call, id: u32, backend: &lb_common::Backend) 
         reserved: 0,
         backend: id,
     };
-    if t.sock_nat(&key) != Some(value) {
+    let new = t.sock_nat(&key) != Some(value);
+    if new {
         t.set_sock_nat(&key, &value);
     }
+    new
 }
 
 /// `recvmsg` and `getpeername`: from backend to frontend.
