@@ -2,6 +2,8 @@
 //! real agent, pods, a client outside, and the traffic between them.
 
 pub mod agent;
+pub mod apiserver;
+pub mod clients;
 pub mod load;
 pub mod netns;
 pub mod node;

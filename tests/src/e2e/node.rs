@@ -148,8 +148,22 @@ impl Node {
         let cgroup = self
             .world
             .cgroup_of(&format!("{}/pods/p{number}", self.name()));
+        self.pod_in(number, &cgroup)
+    }
+
+    /// Makes a pod that the socket hooks do not serve, as one of a sandboxed runtime: it is
+    /// outside the node's cgroup, and its packets are translated one by one.
+    #[must_use]
+    pub fn sandboxed_pod(&self, number: u8) -> Pod {
+        let cgroup = self
+            .world
+            .cgroup_of(&format!("sandboxed/{}-p{number}", self.name()));
+        self.pod_in(number, &cgroup)
+    }
+
+    fn pod_in(&self, number: u8, cgroup: &Path) -> Pod {
         let netns = self.world.name(&format!("{}-p{number}", self.name()));
-        Pod::new(&self.netns, &netns, (self.number, number), &cgroup)
+        Pod::new(&self.netns, &netns, (self.number, number), cgroup)
     }
 
     /// Mounts its bpffs.
@@ -169,6 +183,11 @@ impl Node {
             )
         };
         assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+        self.mounted = true;
+    }
+
+    /// Takes over a bpffs that somebody else mounted there, to be unmounted with the node.
+    pub fn adopt_bpffs(&mut self) {
         self.mounted = true;
     }
 
