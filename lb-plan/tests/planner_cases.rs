@@ -248,30 +248,3 @@ fn a_table_that_unclaimed_frontends_lead_to_is_not_overwritten() {
         "c is as it was: {ops:?}"
     );
 }
-
-#[test]
-fn addresses_that_snat_writes_pass_the_filter_while_they_are_the_nodes() {
-    let addr = |text: &str| lb_common::Addr::from(text.parse::<std::net::IpAddr>().expect("one"));
-    let bits = |ops: &[Op]| {
-        ops.iter()
-            .filter(|op| matches!(op, Op::SetFilterBit(_)))
-            .count()
-    };
-    let mut world = World::new(roomy());
-    world
-        .planner
-        .set_snat_addresses([addr("192.168.0.1"), addr("fd00::1")]);
-    assert_eq!(bits(&world.drain()), 2);
-    world
-        .planner
-        .set_snat_addresses([addr("192.168.0.2"), addr("fd00::1")]);
-    assert_eq!(bits(&world.drain()), 1);
-    let cleared = world.planner.clear_filter(|_| false).ops;
-    let gone = lb_common::hash::filter_bit(
-        lb_common::hash::filter_kind::VIP,
-        addr("192.168.0.1"),
-        lb_common::Be16::new(0),
-        0,
-    );
-    assert_eq!(cleared, [Op::ClearFilterBit(gone)]);
-}
