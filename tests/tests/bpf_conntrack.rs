@@ -216,6 +216,74 @@ fn many_flows_are_collected_in_slices() {
 }
 
 #[test]
+fn flows_stay_when_the_table_is_resized_as_many_as_have_room() {
+    let node = Node::new("resize").unwrap();
+    drop(load(&node));
+    for port in 1..=100 {
+        Flow::tcp(port, SEEN, SEEN, 0).write(&node);
+    }
+    let mut settings = node.settings();
+    settings.sizes.conntrack = 65_536;
+    let (datapath, _) = node.load(&settings);
+    assert_eq!(ports(&node), (1..=100).collect::<Vec<u16>>());
+    drop(datapath);
+    settings.sizes.conntrack = 64;
+    let (datapath, _) = node.load(&settings);
+    let left = node.views().unwrap().maps().unwrap();
+    let used = left
+        .iter()
+        .find(|map| map.name == "lb_ct4_v1")
+        .unwrap()
+        .used
+        .unwrap();
+    assert!((32..=64).contains(&used), "{used}");
+    let told = "of its entries had no room and are lost";
+    let messages = datapath.status().messages;
+    assert!(
+        messages.iter().any(|message| message.contains(told)),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn flows_that_come_while_a_table_is_replaced_are_carried_over_too() {
+    let node = Node::new("late").unwrap();
+    let (mut first, _) = node.load(&node.settings());
+    // A frontend in the last slots, so that the next size has no room for it.
+    let start = 60_000;
+    first.apply(&Batch {
+        ops: vec![Op::PutSlots {
+            start,
+            slots: vec![1; 101].into(),
+        }],
+    });
+    drop(first);
+    Flow::udp(1, 1, 1).write(&node);
+    let mut settings = node.settings();
+    settings.sizes.slots = 1024;
+    settings.sizes.conntrack = 65_536;
+    let (mut datapath, _) = node.load(&settings);
+    assert!(datapath.must_fill_first());
+    // The old programs open a flow, and the new ones, once they are in place,
+    // know more of another one than the old table.
+    Flow::udp(2, 1, 1).write(&node);
+    for (key, entry) in Flow::udp(1, 1, 9).entries() {
+        let key: [u8; 16] = bytemuck::cast(key);
+        write(
+            &node,
+            "staged/lb_ct4_v1",
+            key,
+            bytemuck::cast::<_, [u8; 64]>(entry),
+        );
+    }
+    node.netns.run(|| datapath.activate()).unwrap().unwrap();
+    let flows = node.views().unwrap().flows().unwrap();
+    let mut found: Vec<(u16, u32)> = flows.iter().map(|f| (f.client.1, f.backend_id)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(1, 9), (2, 1)]);
+}
+
+#[test]
 fn udp_flows_of_a_service_to_a_removed_backend_are_deleted_and_no_others() {
     let node = Node::new("purge").unwrap();
     let mut datapath = load(&node);

@@ -20,6 +20,8 @@ pub(super) struct Guard {
     missing_ranges: HashSet<u32>,
     // Named by frontends that could not be switched or removed: left alone.
     held: bool,
+    // What a frontend names could not be read: nothing is taken from any.
+    blind: bool,
     held_backends: HashSet<u32>,
     held_slots: Vec<Range<u64>>,
     held_services: HashSet<u32>,
@@ -46,11 +48,11 @@ impl Guard {
                         && slots.iter().any(|id| self.missing_backends.contains(id)))
             }
             Op::PutBackend { id, backend } => {
-                self.held_backends.contains(id) && differs(store, *id, backend)
+                (self.blind || self.held_backends.contains(id)) && differs(store, *id, backend)
             }
-            Op::DeleteBackend { id, .. } => self.held_backends.contains(id),
-            Op::DeleteRange(key) => self.held_services.contains(&key.service.get()),
-            Op::ClearFilterBit(_) => self.held,
+            Op::DeleteBackend { id, .. } => self.blind || self.held_backends.contains(id),
+            Op::DeleteRange(key) => self.blind || self.held_services.contains(&key.service.get()),
+            Op::ClearFilterBit(_) => self.blind || self.held,
             _ => false,
         }
     }
@@ -84,6 +86,7 @@ impl Guard {
     /// Keeps what a frontend names now.
     fn hold<S: MapStore>(&mut self, store: &S, key: &FrontendKey) {
         let Ok(found) = store.get_one::<typed::lb_frontends_v1>(key) else {
+            self.blind = true;
             return;
         };
         let Some(value) = found else { return };
@@ -97,7 +100,10 @@ impl Guard {
             len => {
                 self.held_slots.push(slots_of(value.slots, len as usize));
                 let slots = store.load_many::<typed::lb_slots_v1>(value.slots, len);
-                self.held_backends.extend(slots.unwrap_or_default());
+                match slots {
+                    Ok(ids) => self.held_backends.extend(ids),
+                    Err(_) => self.blind = true,
+                }
             }
         }
     }

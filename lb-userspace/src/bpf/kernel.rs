@@ -51,10 +51,13 @@ impl KernelStore {
     /// Takes the open maps over, in the order of [`Table::ALL`]; `fresh` says
     /// which of them have just been made.
     pub(super) fn new(maps: Vec<(BpfMap, bool)>) -> Self {
+        // Counters of a map that was made anew beside others that were not may
+        // have been used already: by ids that those hold.
+        let all_fresh = maps.iter().all(|(_, fresh)| *fresh);
         let clean = maps
             .iter()
-            .map(|(_, fresh)| Clean {
-                fresh: *fresh,
+            .map(|_| Clean {
+                fresh: all_fresh,
                 ..Clean::default()
             })
             .collect();
@@ -95,7 +98,7 @@ impl MapStore for KernelStore {
     }
 
     fn update(&mut self, table: Table, keys: &[u8], values: &[u8]) -> Result<(), WriteError> {
-        self.map(table).update_batch(keys, values, 0)
+        self.map(table).update_batch(keys, values)
     }
 
     fn delete(&mut self, table: Table, keys: &[u8]) -> Result<(), WriteError> {
@@ -179,7 +182,7 @@ impl MapStore for KernelStore {
             let keys: Vec<u8> = chunk.iter().flat_map(|(_, id)| id.to_ne_bytes()).collect();
             let values = &zeros[..chunk.len() * bytes];
             self.map(table)
-                .update_batch(&keys, values, 0)
+                .update_batch(&keys, values)
                 .map_err(|error| WriteError {
                     done: chunk.get(error.done).map_or(ids.len(), |(at, _)| *at),
                     error: error.error,

@@ -135,23 +135,37 @@ pub(super) fn carry_over(
     let total = entries.keys.len() / key;
     let (mut at, mut lost) = (0, 0);
     while at < total {
-        let flags = if late { NOEXIST } else { 0 };
-        let written = new.update_batch(
-            &entries.keys[at * key..],
-            &entries.values[at * value..],
-            flags,
-        );
+        let (keys, values) = (&entries.keys[at * key..], &entries.values[at * value..]);
+        let written = match late {
+            true => insert_each(new, keys, values),
+            false => new.update_batch(keys, values),
+        };
         let Err(WriteError { done, error }) = written else {
             break;
         };
         match error.raw_os_error() {
-            Some(libc::EEXIST) => {}
             Some(libc::E2BIG | libc::ENOSPC) => lost += 1,
             _ => return Err(error),
         }
         at += done + 1;
     }
     Ok(lost)
+}
+
+/// Writes entries that the map does not have. One by one: batches take no flags
+/// (`generic_map_update_batch`).
+fn insert_each(map: &BpfMap, keys: &[u8], values: &[u8]) -> Result<(), WriteError> {
+    let keys = keys.chunks_exact(map.info().key_size as usize);
+    let pairs = keys.zip(values.chunks_exact(map.value_bytes()));
+    for (done, (key, value)) in pairs.enumerate() {
+        match map.write(key, value, NOEXIST) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                return Err(WriteError { done, error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn carry_array(old: &BpfMap, new: &BpfMap) -> std::io::Result<()> {

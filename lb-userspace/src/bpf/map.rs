@@ -93,21 +93,29 @@ impl BpfMap {
 
     /// Writes one element.
     pub(super) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.write(key, value, 0)
+    }
+
+    /// Writes one element as `flags` allow: 0, or [`sys::NOEXIST`].
+    pub(super) fn write(&self, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
         self.check_key(key)?;
         if value.len() != self.value_bytes {
             return Err(wrong_size());
         }
         // SAFETY: key and value have the map's sizes; an update does not write to `value`.
-        unsafe { sys::elem(self.fd(), ElemOp::Update, key, value.as_ptr().cast_mut(), 0) }
+        unsafe {
+            sys::elem(
+                self.fd(),
+                ElemOp::Update,
+                key,
+                value.as_ptr().cast_mut(),
+                flags,
+            )
+        }
     }
 
     /// Writes elements in order, in as few calls as it takes.
-    pub(super) fn update_batch(
-        &self,
-        keys: &[u8],
-        values: &[u8],
-        elem_flags: u64,
-    ) -> Result<(), WriteError> {
+    pub(super) fn update_batch(&self, keys: &[u8], values: &[u8]) -> Result<(), WriteError> {
         let key_size = self.info.key_size as usize;
         let count = keys.len() / key_size;
         if !keys.len().is_multiple_of(key_size) || values.len() != count * self.value_bytes {
@@ -122,7 +130,6 @@ impl BpfMap {
                 keys: keys[done * key_size..].as_ptr().cast_mut(),
                 values: values[done * self.value_bytes..].as_ptr().cast_mut(),
                 count: (count - done).min(BATCH) as u32,
-                elem_flags,
             };
             // SAFETY: the slices hold `count` elements from `done` on (checked
             // above), and a batch that writes to the map only reads from them.
@@ -149,7 +156,6 @@ impl BpfMap {
                 keys: keys[done * key_size..].as_ptr().cast_mut(),
                 values: std::ptr::null_mut(),
                 count: (count - done).min(BATCH) as u32,
-                elem_flags: 0,
             };
             // SAFETY: the slice holds `count` keys from `done` on; a deletion
             // reads no values and writes to neither.
@@ -184,7 +190,6 @@ impl BpfMap {
             keys: entries.keys[keys..].as_mut_ptr(),
             values: entries.values[values..].as_mut_ptr(),
             count: limit as u32,
-            elem_flags: 0,
         };
         // SAFETY: both buffers were just extended by `limit` elements.
         let result = unsafe { sys::read_batch(self.fd(), cursor, &mut buffers) };

@@ -302,8 +302,6 @@ pub(super) struct BatchBuffers {
     pub(super) values: *mut u8,
     /// Elements; on return those that were done.
     pub(super) count: u32,
-    /// Flags of each element, such as [`NOEXIST`].
-    pub(super) elem_flags: u64,
 }
 
 /// A writing batch. Linux 5.6, commit aa2e93b8e58e. On an error
@@ -327,7 +325,7 @@ pub(super) unsafe fn write_batch(
         values: buffers.values as u64,
         count: buffers.count,
         map_fd: map.as_raw_fd() as u32,
-        elem_flags: buffers.elem_flags,
+        elem_flags: 0,
         flags: 0,
     };
     // SAFETY: the caller vouches for the buffers.
