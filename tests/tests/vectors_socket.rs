@@ -239,6 +239,23 @@ fn affinity_goes_by_the_namespace() {
     });
 }
 
+/// Both families of a service have one id: a binding must not lead from one to
+/// the other.
+#[test]
+fn affinity_is_of_one_family() {
+    let (v4, v6) = (at(Family::V4.vip(1), 80), at(Family::V6.vip(1), 80));
+    let mut world = World::new()
+        .backend(1, backend(Family::V4, 1), 6, false)
+        .backend(2, backend(Family::V6, 2), 6, false)
+        .front(&Front::new(1, v4, 6).table(&[1]).affinity(100))
+        .front(&Front::new(1, v6, 6).table(&[2]).affinity(100));
+    world.node.host_netns = NODE;
+    let host = Host::new(&world);
+    assert_eq!(run(&host, &call(v4, 6, 1, POD)), to(backend(Family::V4, 1)));
+    assert_eq!(run(&host, &call(v6, 6, 2, POD)), to(backend(Family::V6, 2)));
+    assert_eq!(run(&host, &call(v4, 6, 3, POD)), to(backend(Family::V4, 1)));
+}
+
 /// An IPv6 socket that dials an IPv4 vip gives its mapped form.
 #[test]
 fn a_mapped_vip_is_the_ipv4_one() {
