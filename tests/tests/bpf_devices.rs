@@ -307,6 +307,43 @@ fn xdp_is_native_where_the_driver_has_it_generic_only_on_request() {
 }
 
 #[test]
+fn routes_that_come_and_go_do_not_hide_a_new_pod() {
+    let (node, pod) = (Node::new("routes").unwrap(), Netns::new("pod").unwrap());
+    node.netns
+        .exec("ip link add br0 type bridge && ip link set br0 up")
+        .unwrap();
+    let datapath = load(&node, &node.settings());
+    let mut batch = String::new();
+    for number in 0..2000 {
+        let (high, low) = (number / 250, number % 250);
+        for verb in ["add", "del"] {
+            batch.push_str(&format!("route {verb} 198.18.{high}.{low}/32 dev br0\n"));
+        }
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), batch).unwrap();
+    let churn = format!(
+        "for i in 1 2 3; do ip -batch {}; done",
+        file.path().display()
+    );
+    std::thread::scope(|scope| {
+        let routes = scope.spawn(|| node.netns.exec(&churn).unwrap());
+        // One whose peer moves without a word, which is found by looking again.
+        node.netns
+            .exec("ip link add pod0 type veth peer name peer0")
+            .unwrap();
+        node.netns
+            .exec(&format!("ip link set peer0 netns {}", pod.name()))
+            .unwrap();
+        wait_for(&datapath, "pod0", |found| {
+            found.is_some_and(|state| state.hooks.is_some())
+        });
+        routes.join().unwrap();
+    });
+    assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
+}
+
+#[test]
 fn devices_that_vanish_while_they_are_covered_do_no_harm() {
     let node = Node::new("vanish").unwrap();
     let datapath = load(&node, &node.settings());

@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -151,31 +151,37 @@ fn watch(
     mut woken: UnixStream,
     shared: &Shared,
 ) {
-    let mut looks = LOOKS;
+    let (mut looks, mut looked) = (LOOKS, Instant::now());
     loop {
-        let events = netlink.wait(&woken, cover.patience(looks));
+        let patience = cover.patience(looks);
+        let told = netlink.wait(&woken, patience);
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
         let mut sink = [0; 64];
         while woken.read(&mut sink).is_ok_and(|read| read > 0) {}
-        let events = match events {
-            Ok(events) => events,
-            Err(error) => {
-                tracing::warn!("{error}; devices are looked for again");
-                std::thread::sleep(RETRY);
-                vec![Event::Lost]
-            }
-        };
-        looks = if events.is_empty() {
-            looks.saturating_sub(1)
-        } else {
-            LOOKS
-        };
+        let told = told.unwrap_or_else(|error| {
+            tracing::warn!("{error}; devices are looked for again");
+            std::thread::sleep(RETRY);
+            Some(vec![Event::Lost])
+        });
+        // Where routes come and go all the time the kernel is never quiet.
+        let quiet = told.is_none() || looked.elapsed() >= patience;
+        let events = told.unwrap_or_default();
+        if !events.is_empty() {
+            looks = LOOKS;
+        } else if quiet {
+            looks = looks.saturating_sub(1);
+        }
+        let addresses = lock(&shared.addresses).take();
+        if !quiet && events.is_empty() && addresses.is_none() {
+            continue;
+        }
         // The end of a pair that moves to a pod is gone from here: all that the
         // kernel tells of it.
         let moved = events.iter().any(|e| matches!(e, Event::Gone(_))) && cover.is_undecided();
-        if events.is_empty() || events.contains(&Event::Lost) || moved {
+        if quiet || moved || events.contains(&Event::Lost) {
+            looked = Instant::now();
             match netlink.dump() {
                 Ok(all) => cover.inventory.replace(all),
                 Err(error) => tracing::warn!("{error}"),
@@ -184,7 +190,7 @@ fn watch(
         events
             .into_iter()
             .for_each(|event| cover.inventory.note(event));
-        if let Some(addresses) = lock(&shared.addresses).take() {
+        if let Some(addresses) = addresses {
             cover.rules.node_addresses = addresses;
         }
         cover.reconcile();

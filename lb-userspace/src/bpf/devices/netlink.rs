@@ -101,21 +101,27 @@ impl Netlink {
     }
 
     /// What happened since the last call; waits for something to happen, for the
-    /// time to pass, or for `wake` to be readable.
-    pub(super) fn wait(&self, wake: &UnixStream, timeout: Duration) -> Result<Vec<Event>, Error> {
+    /// time to pass, or for `wake` to be readable. `None` if the kernel told
+    /// nothing at all; an empty list if it told only what the rules do not ask
+    /// for, as it does thousands of times where routes come and go.
+    pub(super) fn wait(
+        &self,
+        wake: &UnixStream,
+        timeout: Duration,
+    ) -> Result<Option<Vec<Event>>, Error> {
         poll([self.events.as_raw_fd(), wake.as_raw_fd()], timeout)?;
-        let mut events = Vec::new();
+        let mut told = None;
         let mut buffer = Vec::with_capacity(DATAGRAM);
         loop {
             buffer.clear();
             match self.events.recv(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => {
-                    parse(&buffer, &mut events);
+                    parse(&buffer, told.get_or_insert_default());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(events),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(told),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    events.push(Event::Lost);
+                    told.get_or_insert_default().push(Event::Lost);
                 }
                 Err(source) => {
                     return Err(Error::Netlink {
