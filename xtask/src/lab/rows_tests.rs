@@ -73,7 +73,7 @@ fn a_stranger_to_the_source_ranges_is_dropped() {
     assert_eq!(at(Place::Stranger), Expect::Dropped);
     assert_eq!(
         at(Place::Outside),
-        Expect::Spread(names(&["n1-b", "n2-b", "n3-b"]))
+        Expect::Spread(names(&["n1-c", "n2-c", "n3-c"]))
     );
     assert_eq!(
         row(
