@@ -170,6 +170,11 @@ impl Agent {
         self.core.dataplane().programmer.store().inner.contents()
     }
 
+    fn names(&self) -> Vec<String> {
+        let names = self.shared.names.read().unwrap().clone();
+        names.values().map(ToString::to_string).collect()
+    }
+
     /// The backends of a frontend, as "address:port", sorted; `None` without frontend.
     fn backends(&self, vip: &str, port: u16) -> Option<Vec<String>> {
         let key = FrontendKey {
@@ -414,7 +419,11 @@ fn deleting_everything_leaves_nothing_but_the_node() {
     }
     let mut left: Vec<_> = agent.contents().into_keys().collect();
     left.retain(|name| *name != "lb_slots_v1");
-    assert_eq!(left, ["lb_node_v1"]);
+    assert_eq!(left, ["lb_filter_v1", "lb_node_v1"]);
+    // The node keeps the bit of the address that SNAT writes.
+    let bits = |word: &Vec<u8>| word.iter().map(|b| b.count_ones()).sum::<u32>();
+    let filter = &agent.contents()["lb_filter_v1"];
+    assert_eq!(filter.values().map(bits).sum::<u32>(), 1);
 }
 
 #[test]
@@ -436,7 +445,9 @@ fn problems_are_counted_and_shown_by_object() {
     agent.delete(bad);
     agent.settle();
     assert_eq!(agent.core.tell().unwrap().problem_count, 0);
-    let names = agent.shared.names.read().unwrap().clone();
-    let names: Vec<String> = names.values().map(ToString::to_string).collect();
-    assert_eq!(names, ["default/web"]);
+    assert_eq!(agent.names(), ["default/web"]);
+    agent.put(&service("api", "10.96.0.2").replace("30080", "30081"));
+    agent.settle();
+    agent.core.tell();
+    assert_eq!(agent.names(), ["default/web", "default/api"]);
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::NodeConfig;
+use lb_common::{Addr, NodeConfig};
 use lb_plan::{
     HealthCheck, Planner, Usage,
     model::{NodeView, ServiceKey, ServicePortKey},
@@ -257,7 +257,7 @@ impl<D: Dataplane> Core<D> {
             self.apply(&batch);
         }
         self.settled();
-        self.untold = true;
+        self.names_stale |= full || touched.service_changes > 0;
         let wall = SystemTime::now();
         self.shared
             .metrics
@@ -316,6 +316,9 @@ impl<D: Dataplane> Core<D> {
         if self.configured == Some(config) {
             return;
         }
+        let snat = [config.snat4, config.snat6].into_iter();
+        self.planner
+            .set_snat_addresses(snat.filter(|a| *a != Addr::UNSPECIFIED));
         match self.dataplane.configure(&config) {
             Ok(()) => self.configured = Some(config),
             // Tried again when the node changes, and with the next full round.

@@ -62,7 +62,7 @@ pub struct Settings {
 /// Inputs that wait for the straight line. A source that is faster waits.
 const QUEUE: usize = 4096;
 /// Files for the command line are written this often at most.
-const TELL: Duration = Duration::from_secs(1);
+const TELL: Duration = Duration::from_millis(250);
 
 /// Runs until a signal ends it. What is in the kernel stays, and serves on. The
 /// datapath is loaded while the source is being read already.
@@ -243,7 +243,10 @@ async fn straight_line<D: Dataplane>(
 ) {
     let mut tell_at = Instant::now();
     loop {
-        let due = core.due();
+        let due = match core.is_untold() {
+            true => core.due().min(tell_at),
+            false => core.due(),
+        };
         tokio::select! {
             biased;
             input = queue.recv() => match input {

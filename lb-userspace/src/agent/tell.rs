@@ -35,7 +35,12 @@ impl<D: Dataplane> Core<D> {
         self.untold = true;
     }
 
-    /// Tells others what changed: problems, names. Once a tick, after the work,
+    /// Whether there is news for [`Self::tell`].
+    pub fn is_untold(&self) -> bool {
+        self.untold
+    }
+
+    /// Tells others what changed: problems, names. Now and then, after the work,
     /// because it costs more the more services there are.
     ///
     /// Returns the status, if it changed.

@@ -11,7 +11,8 @@ use super::args::LogFormat;
 /// Sets the process' logger up. `$RUST_LOG` goes before `verbose`.
 pub fn init(format: LogFormat, verbose: u8) {
     let default = match verbose {
-        0 => "info",
+        // What the client of the API server meets is told by the watches, once.
+        0 => "info,kube_client=off",
         1 => "info,lb_userspace=debug",
         2 => "debug,hyper=info,tower=info",
         _ => "trace",

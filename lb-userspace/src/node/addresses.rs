@@ -84,7 +84,8 @@ fn default_sources() -> Vec<IpAddr> {
         let socket = UdpSocket::bind(any).ok()?;
         socket.connect(to).ok()?;
         let ip = socket.local_addr().ok()?.ip();
-        (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
+        let usable = !ip.is_unspecified() && !ip.is_loopback() && !is_link_local(ip);
+        usable.then_some(ip)
     };
     outside.into_iter().filter_map(source).collect()
 }

@@ -88,13 +88,14 @@ pub enum Error {
 /// If the configuration cannot be used. A server that cannot be reached is no
 /// error: it is told as [`Change::Trouble`] and tried again.
 pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result<(), Error> {
-    let client = client(&settings).await?;
-    let streaming = streaming_lists(&client, &changes).await;
+    let (client, url) = client(&settings).await?;
+    let streaming = streaming_lists(&client, &url, &changes).await;
     let watch = |kind, config| Watch {
         kind,
         config,
         streaming,
         client: client.clone(),
+        url: url.clone(),
         changes: changes.clone(),
         interner: Arc::default(),
     };
@@ -114,7 +115,8 @@ pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result
     Ok(())
 }
 
-async fn client(settings: &Settings) -> Result<Client, Error> {
+/// The client, and the URL of its server, for messages.
+async fn client(settings: &Settings) -> Result<(Client, String), Error> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let failed = |source| Error::Kubeconfig {
@@ -140,7 +142,9 @@ async fn client(settings: &Settings) -> Result<Client, Error> {
         }
     }
     config.connect_timeout = Some(Duration::from_secs(10));
-    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+    let url = config.cluster_url.to_string();
+    let client = Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
+    Ok((client, url))
 }
 
 fn config(labels: &str) -> watcher::Config {
@@ -170,7 +174,7 @@ fn slice_selector(settings: &Settings) -> String {
 }
 
 /// Waits until the server answers, and says whether it streams lists.
-async fn streaming_lists(client: &Client, changes: &mpsc::Sender<Change>) -> bool {
+async fn streaming_lists(client: &Client, url: &str, changes: &mpsc::Sender<Change>) -> bool {
     let mut backoff = new_backoff();
     let place = "API server".to_owned();
     let mut troubled = false;
@@ -192,7 +196,7 @@ async fn streaming_lists(client: &Client, changes: &mpsc::Sender<Change>) -> boo
             Err(kube::Error::Api(_)) => return false,
             Err(error) => {
                 troubled = true;
-                tell(changes, place.clone(), Some(describe(&error))).await;
+                tell(changes, place.clone(), Some(unreachable(url, &error))).await;
             }
         }
         if changes.is_closed() {
@@ -207,7 +211,7 @@ fn new_backoff() -> Backoff {
 }
 
 async fn tell(changes: &mpsc::Sender<Change>, place: String, message: Option<String>) {
-    // A closed channel means that the agent ends; the callers notice it.
+    // A closed channel means that the agent ends; callers notice.
     let _ = changes.send(Change::Trouble { place, message }).await;
 }
 
@@ -217,6 +221,7 @@ struct Watch {
     config: watcher::Config,
     streaming: bool,
     client: Client,
+    url: String,
     changes: mpsc::Sender<Change>,
     interner: Arc<Interner>,
 }
@@ -320,7 +325,10 @@ impl Watch {
             time::sleep(backoff.pause()).await;
             match self.client.apiserver_version().await {
                 Ok(_) | Err(kube::Error::Api(_)) => return true,
-                Err(error) => tell(&self.changes, self.place(), Some(describe(&error))).await,
+                Err(error) => {
+                    let message = unreachable(&self.url, &error);
+                    tell(&self.changes, self.place(), Some(message)).await;
+                }
             }
         }
     }
@@ -331,7 +339,8 @@ impl Watch {
                 "{}: let the agent's ServiceAccount get, list and watch {}s",
                 status.message, self.kind
             ),
-            _ => describe(error),
+            Some(status) => format!("{}: {}", self.url, status.message),
+            None => unreachable(&self.url, error),
         };
         tell(&self.changes, self.place(), Some(message)).await;
     }
@@ -366,6 +375,14 @@ fn is_gone(error: &watcher::Error) -> bool {
 fn refuses_streaming(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(_))
         && status(error).is_some_and(|s| matches!(s.code, 400 | 422))
+}
+
+/// What is said of a server that does not answer.
+fn unreachable(url: &str, error: &dyn std::error::Error) -> String {
+    let error = describe(error);
+    format!(
+        "{url}: {error}: check that the API server runs, and its URL in the kubeconfig or --apiserver"
+    )
 }
 
 /// An error with its causes on one line, each said once.
