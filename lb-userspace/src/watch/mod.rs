@@ -7,3 +7,4 @@ pub mod convert;
 pub mod manifest;
 pub mod reflect;
 mod slices;
+mod trouble;
