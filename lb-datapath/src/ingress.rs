@@ -30,6 +30,9 @@ pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, 
     ) {
         return Outcome::pass(Reason::NotOurs);
     }
+    if !p.is_for_node() {
+        return Outcome::pass(Reason::NotOurs);
+    }
     // An answer of ours has another length.
     let bytes = p.len();
     let outcome = to_vip(p, t, e, &mut h);

@@ -27,6 +27,13 @@ pub trait Packet {
     #[must_use]
     fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()>;
 
+    /// Whether the link layer brought the frame for the node, and not for another
+    /// station, or for many: a switch floods what it has not learned, to every
+    /// node that has the vip.
+    fn is_for_node(&self) -> bool {
+        true
+    }
+
     /// Whether a device has joined segments (GSO): not the frame must fit, but
     /// each of them.
     fn is_gso(&self) -> bool {

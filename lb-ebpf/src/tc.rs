@@ -133,6 +133,14 @@ impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
         self.fix_by_helpers(off, delta.addrs, delta.ports, udp)
     }
     #[inline(always)]
+    fn is_for_node(&self) -> bool {
+        /// `PACKET_HOST` of include/uapi/linux/if_packet.h.
+        const HOST: u32 = 0;
+        // What a pod sends through a bridge is for the bridge's address.
+        // SAFETY: the context is valid.
+        !DIRECT || unsafe { (*self.ctx).pkt_type == HOST }
+    }
+    #[inline(always)]
     fn is_gso(&self) -> bool {
         // SAFETY: the context is valid.
         unsafe { (*self.ctx).gso_size != 0 }

@@ -81,6 +81,12 @@ impl Packet for XdpPacket {
         fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)
     }
     #[inline(always)]
+    fn is_for_node(&self) -> bool {
+        // The device lets in what is for its own address, and for many.
+        self.read::<[u16; 3]>(0)
+            .is_some_and(|dst| dst[0].to_ne_bytes()[0] & 1 == 0)
+    }
+    #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
         let delta = len.wrapping_sub(self.len) as i32;
         // SAFETY: the context is valid; the helper refuses what does not fit.

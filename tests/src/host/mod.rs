@@ -6,5 +6,5 @@ mod packet;
 mod tables;
 
 pub use env::{FibRoute, HostEnv};
-pub use packet::MemPacket;
+pub use packet::{MemPacket, Station};
 pub use tables::{Capacity, MemTables};

@@ -12,6 +12,18 @@ pub struct MemPacket {
     bytes: Vec<u8>,
     max: usize,
     gso: bool,
+    station: Station,
+}
+
+/// How the link layer tells what is for the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Station {
+    /// Everything is: a pod's device, which may be a port of a bridge.
+    Any,
+    /// Whatever is for one station: a network card lets nothing else in (XDP).
+    One,
+    /// What is for this link address (TC of an uplink).
+    This([u8; 6]),
 }
 
 /// Bytes that a frame can grow to: a page, less what the kernel keeps of it for
@@ -26,6 +38,7 @@ impl MemPacket {
             bytes: bytes.to_vec(),
             max: MAX.max(bytes.len()),
             gso: false,
+            station: Station::Any,
         }
     }
 
@@ -33,6 +46,13 @@ impl MemPacket {
     #[must_use]
     pub fn gso(mut self, gso: bool) -> Self {
         self.gso = gso;
+        self
+    }
+
+    /// Says how the link layer tells what is for the node.
+    #[must_use]
+    pub fn station(mut self, station: Station) -> Self {
+        self.station = station;
         self
     }
 
@@ -64,6 +84,13 @@ impl Packet for MemPacket {
     }
     fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()> {
         fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)
+    }
+    fn is_for_node(&self) -> bool {
+        match self.station {
+            Station::Any => true,
+            Station::One => self.bytes.first().is_some_and(|b| b & 1 == 0),
+            Station::This(mac) => self.bytes.starts_with(&mac),
+        }
     }
     fn is_gso(&self) -> bool {
         self.gso

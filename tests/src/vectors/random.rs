@@ -258,7 +258,7 @@ fn echo(family: Family, src: SocketAddr, dst: SocketAddr) -> Frame {
 /// Changes a few bytes, or the length.
 fn mutate(dice: &mut Dice<'_>, bytes: &mut Vec<u8>) {
     for _ in 0..dice.one_of(&[0, 0, 0, 1, 2, 4]) {
-        let at = 12 + dice.below(bytes.len().min(90) - 12);
+        let at = dice.below(bytes.len().min(90));
         bytes[at] ^= 1 << dice.below(8);
     }
     match dice.below(12) {

@@ -12,7 +12,7 @@ use super::{
     vector::{At, Exchange, Lane, Vector},
     world::World,
 };
-use crate::host::{Capacity, HostEnv, MemPacket, MemTables};
+use crate::host::{Capacity, HostEnv, MemPacket, MemTables, Station};
 
 /// Sizes of the maps in vectors, on the host and in the kernel.
 pub const CAPACITY: Capacity = Capacity {
@@ -88,7 +88,14 @@ impl Host {
             (At::Pod | At::ToPod, _) => Hook::POD,
         };
         let env = self.env::<DRY>(hook);
-        let mut p = MemPacket::new(&x.input).gso(x.gso_size != 0);
+        let station = match (x.at, lane) {
+            (At::Uplink, Lane::Tc) => Station::This(net::UP0.mac),
+            (At::Uplink, Lane::Xdp) => Station::One,
+            _ => Station::Any,
+        };
+        let mut p = MemPacket::new(&x.input)
+            .gso(x.gso_size != 0)
+            .station(station);
         let ether_type = x.input.get(12..14);
         let towards = matches!(x.at, At::Pod | At::Uplink);
         let t = &self.tables;

@@ -10,6 +10,7 @@ mod established;
 mod fragments;
 mod hairpin;
 mod hostile;
+mod link;
 mod maglev;
 mod new_flow;
 mod policies;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Vector> {
         collisions::vectors(),
         checksum::vectors(),
         hostile::vectors(),
+        link::vectors(),
         cuts::vectors(),
     ]
     .concat()
