@@ -131,9 +131,15 @@ fn main() -> io::Result<()> {
     let start = Instant::now();
     core.tell();
     println!("{:>8.1} MiB, {:?} to tell", resident(), start.elapsed());
+    changes(&mut core, &interner);
+    Ok(())
+}
+
+/// Times the change of one endpoint, from event to writes.
+fn changes(core: &mut Core<Nowhere>, interner: &Interner) {
     let mut times: Vec<Duration> = (0..2000)
         .map(|i| {
-            let object = object(&slice(i * 5, 1), &interner);
+            let object = object(&slice(i * 5, 1), interner);
             let start = Instant::now();
             core.take(Input::Change(Change::Put(object)));
             core.work(core.due().max(Instant::now()));
@@ -149,5 +155,4 @@ fn main() -> io::Result<()> {
         at(99),
         at(100)
     );
-    Ok(())
 }
