@@ -1,11 +1,15 @@
 //! `cargo xtask bench`: how fast it is, each figure as a ratio to something
 //! that was measured beside it, so that it means the same on every machine.
 
+mod bulk;
 mod cases;
+mod control;
 mod datapath;
 mod frame;
+mod isolate;
 mod kernel;
 mod machine;
+mod manifests;
 mod report;
 mod stats;
 mod sys;
@@ -18,7 +22,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::setup::{self, Need};
-use crate::ui;
+use crate::{paths, ui};
 use stats::Row;
 
 /// What to measure.
@@ -38,6 +42,15 @@ pub(crate) struct Args {
     /// Fewer runs in each repetition: to see that all works, not to compare
     #[arg(long)]
     quick: bool,
+    /// Measure this object's programs, and not those of the checkout: before and after a change
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+    /// Do not check what the programs do: to find out what a part of one costs by leaving it out
+    #[arg(long)]
+    unchecked: bool,
+    /// Only rows whose name has this text
+    #[arg(long, value_name = "TEXT")]
+    case: Option<String>,
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -53,6 +66,10 @@ enum Suite {
     Xdp,
     /// The TC programs, by BPF_PROG_TEST_RUN
     Tc,
+    /// The agent: programming at scale, changes, memory
+    Control,
+    /// A bulk TCP stream through TC
+    Bulk,
 }
 
 impl Suite {
@@ -60,6 +77,8 @@ impl Suite {
         match self {
             Self::Xdp => "xdp",
             Self::Tc => "tc",
+            Self::Control => "control",
+            Self::Bulk => "bulk",
         }
     }
 }
@@ -71,11 +90,22 @@ struct Plan {
     reps: u32,
     /// Runs are divided by this.
     divisor: u32,
+    /// The object with the datapath's programs.
+    object: PathBuf,
+    /// Check what the programs do.
+    checked: bool,
+    /// Part of the names of the rows to measure.
+    case: String,
 }
 
 impl Plan {
     fn wants(&self, suite: &str) -> bool {
         self.suites.is_empty() || self.suites.iter().any(|s| s.name() == suite)
+    }
+
+    /// Whether a row is asked for.
+    fn wants_case(&self, suite: &str, name: &str) -> bool {
+        self.wants(suite) && name.contains(&self.case)
     }
 }
 
@@ -91,6 +121,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         suites: args.suite.clone(),
         reps: args.reps,
         divisor: if args.quick { 16 } else { 1 },
+        object: args.object.clone().unwrap_or_else(paths::bpf_object),
+        checked: !args.unchecked,
+        case: args.case.clone().unwrap_or_default(),
     };
     let mut notes = vec![machine::describe()];
     let mut rows = Vec::new();
@@ -98,6 +131,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         watched("datapath", &mut notes, &mut rows, || {
             datapath::measure(&plan)
         })?;
+    }
+    if plan.wants("control") || plan.wants("bulk") {
+        control::build()?;
+    }
+    if plan.wants("control") {
+        watched("control", &mut notes, &mut rows, || control::measure(&plan))?;
+    }
+    if plan.wants("bulk") {
+        watched("bulk", &mut notes, &mut rows, || bulk::measure(&plan))?;
     }
     finish(args, &rows, &notes)
 }

@@ -255,7 +255,6 @@ fn map<'a>(lb: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
 /// A device, address or route cannot be made.
 pub(super) fn network() -> Result<()> {
     let script = "\
-        link set lo up\n\
         link add up0 type veth peer name up1\n\
         link set up1 up\n\
         link set up0 up\n\
