@@ -170,6 +170,7 @@ pub(crate) fn start_agent(
             "--metrics-bind-address",
             METRICS,
         ])
+        .args(SIZES)
         .stdin(Stdio::null())
         .stdout(
             file.try_clone()
