@@ -180,13 +180,18 @@ fn range_key(service: u32, cidr: &Cidr) -> RangeKey {
 impl Full {
     /// What to tell about a service that was not admitted.
     pub(crate) fn problem(self, plan: &ServicePlan, limits: &Limits) -> Problem {
-        let (what, limit) = match self {
-            Self::Frontends => ("frontends", limits.frontends),
-            Self::Backends => ("backends", limits.backends),
-            Self::Services => ("services", limits.services),
-            Self::Slots => ("slots of maglev tables", limits.slots),
-            Self::Ranges => ("source ranges", limits.ranges),
-            Self::Table => ("backends of one service", crate::maglev::MAX_BACKENDS),
+        let raise = |flag: &str| format!("raise {flag}, or remove services");
+        let (what, limit, remedy) = match self {
+            Self::Frontends => ("frontends", limits.frontends, raise("--max-frontends")),
+            Self::Backends => ("backends", limits.backends, raise("--max-backends")),
+            Self::Services => ("service ports", limits.services, raise("--max-services")),
+            Self::Slots => ("slots of maglev tables", limits.slots, raise("--max-slots")),
+            Self::Ranges => ("source ranges", limits.ranges, raise("--max-source-ranges")),
+            Self::Table => (
+                "backends of one service",
+                crate::maglev::MAX_BACKENDS,
+                "share them among several services".to_owned(),
+            ),
         };
         Problem {
             object: ServicePortKey {
@@ -197,7 +202,7 @@ impl Full {
             reason: "MapFull",
             message: format!(
                 "there is no room for more {what} (limit {limit}): the service stays as it was; \
-                 raise the limit, or remove services"
+                 {remedy}"
             ),
         }
     }

@@ -56,6 +56,10 @@ impl Cluster {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one scenario, told from beginning to end"
+)]
 fn connected_sockets_of_a_backend_that_is_gone_are_closed_and_no_others() {
     let c = Cluster::new();
     let mut client = c.node.pod(4);
