@@ -44,7 +44,12 @@ pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
     }
     let word = |kind: u8| u16::from_ne_bytes([kind, 0]);
     let delta = Sum::ZERO.sub16(word(request)).add16(word(reply));
-    let csum = delta.update(u16::from_ne_bytes([head[2], head[3]]));
+    let mut csum = delta.update(u16::from_ne_bytes([head[2], head[3]]));
+    if !F::V6 && csum == 0 {
+        // Of an answer of nothing but zeros only this is right (RFC 1624, section
+        // 3); of any other it is as good, being zero in one's complement too.
+        csum = 0xffff;
+    }
     let [hi, lo] = csum.to_ne_bytes();
     let written = p
         .write(h.l4, &[reply, 0, hi, lo])

@@ -6,6 +6,7 @@ use lb_common::Reason;
 use crate::vectors::{
     frame::{Frame, L4},
     net::{FAMILIES, Family},
+    reference,
     vector::{At, Vector, back, dropped, untouched},
     world::World,
 };
@@ -22,12 +23,14 @@ pub(super) fn vectors() -> Vec<Vector> {
             }
         }
         all.push(every_checksum(family));
+        all.push(nothing_but_zeros(family));
         all.push(reply_passes(family));
         all.push(other_code(family));
         all.push(error_passes(family));
         all.push(of_the_node(family));
         all.push(other_family(family));
     }
+    all.push(zero_both_ways());
     all
 }
 
@@ -82,6 +85,47 @@ fn every_checksum(family: Family) -> Vector {
         );
     }
     vector
+}
+
+/// The sum of such an ICMP answer is +0, whose checksum is all ones; an update of
+/// the old checksum alone cannot tell it from -0 (RFC 1624, section 3).
+fn nothing_but_zeros(family: Family) -> Vector {
+    let mut vector = Vector::new(THEME, format!("{family}, nothing but zeros"), world(family));
+    for len in [0, 8] {
+        let mut input = ping(family, 0).payload(&[0; 8][..len]);
+        let mut output = pong(&input, family, 0);
+        let head = IcmpEchoHeader { id: 0, seq: 0 };
+        (input.l4, output.l4) = match family {
+            Family::V4 => (
+                L4::Icmp4(Icmpv4Type::EchoRequest(head)),
+                L4::Icmp4(Icmpv4Type::EchoReply(head)),
+            ),
+            Family::V6 => (
+                L4::Icmp6(Icmpv6Type::EchoRequest(head)),
+                L4::Icmp6(Icmpv6Type::EchoReply(head)),
+            ),
+        };
+        vector = vector.packet(At::Uplink, &input, back(Reason::EchoReply, &output));
+    }
+    vector
+}
+
+/// Where the sum is -0 the checksum could be 0 as well: all ones are as good, as
+/// the receiver's sum is all ones either way (RFC 1071, section 1).
+fn zero_both_ways() -> Vector {
+    let seq = 0xffff - 77;
+    let input = ping(Family::V4, seq);
+    let mut expected = back(Reason::EchoReply, &pong(&input, Family::V4, seq));
+    let field = 14 + 20 + 2;
+    assert_eq!(expected.output[field..field + 2], [0, 0], "the scenario");
+    expected.output[field..field + 2].fill(0xff);
+    let sum = reference::ones_sum(&expected.output[34..]);
+    assert_eq!(sum, 0xffff, "what a receiver wants");
+    Vector::new(THEME, "IPv4, a checksum of zero", world(Family::V4)).packet(
+        At::Uplink,
+        &input,
+        expected,
+    )
 }
 
 /// An answer to a ping of somebody who has the vip's address.
