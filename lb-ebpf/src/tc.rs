@@ -76,10 +76,10 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
             // SAFETY: the context is valid.
             let _ = unsafe { bpf_csum_update(self.ctx, addrs) };
         }
-        let ports = ports.fold32();
+        let ports = ports.fold16();
         // 0 and !0 are both zero in one's complement: the ports stay.
-        if ports != 0 && ports != u32::MAX {
-            self.replace(off, ports, mangled)?;
+        if ports != 0 && ports != u16::MAX {
+            self.replace(off, u32::from(ports), mangled)?;
         }
         Some(())
     }
