@@ -60,6 +60,7 @@ reasons! {
     18 TtlExceeded "ttl_exceeded" Drop "The packet's TTL or hop limit ended here.";
     19 BackendMissing "backend_missing" Drop "A table names a backend that is not live.";
     20 WriteFailed "write_failed" Drop "The packet could not be rewritten.";
+    21 LeftToTc "left_to_tc" Pass "XDP left the packet to TC: it exceeds the MTU, as joined segments do that fit one by one.";
 }
 
 /// Number of reasons, and of counters.

@@ -214,6 +214,10 @@ fn leave<F: Family, P: Packet, E: Env<F>>(
     let len = if p.is_gso() { 0 } else { h.len };
     let route = e.route(h.tuple.proto, hit, len);
     let verdict = match route.way {
+        // The generic hook sees joined segments, and cannot tell: TC can.
+        Way::None if route.reason == Reason::TooBig && !e.hook().can_resolve => {
+            return Outcome::pass(Reason::LeftToTc);
+        }
         Way::None => return Outcome::drop(route.reason),
         // The packet is as it was, for another hook to send.
         Way::Unresolved if !e.hook().can_resolve => return Outcome::pass(Reason::NoNeighbour),

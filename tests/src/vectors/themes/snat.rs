@@ -9,7 +9,7 @@ use super::scene::{PROTOS, Scene, TCP, name};
 use crate::vectors::{
     frame::{Frame, later},
     net::{FAMILIES, Family, GATEWAY, NODE_A, NODE_B, NODE_C, SMALL_MTU, UP0, UP1, at},
-    vector::{At, Vector, dropped, out, out_when_resolved, pass, untouched},
+    vector::{At, Expect, Vector, dropped, out, out_when_resolved, pass, untouched},
     world::World,
 };
 
@@ -213,7 +213,11 @@ fn at_the_mtu(family: Family, over: usize) -> Vector {
         dropped(Reason::TooBig)
     };
     let title = format!("{family}, {over} bytes over the MTU");
-    Vector::new(THEME, title, world).packet(At::Uplink, &input, expected)
+    let vector = Vector::new(THEME, title, world).packet(At::Uplink, &input, expected);
+    match over {
+        0 => vector,
+        _ => vector.but_in_xdp(pass(Reason::LeftToTc, &input)),
+    }
 }
 
 /// A device has joined segments (GRO): each of them fits.
@@ -249,5 +253,9 @@ fn longest(family: Family) -> Vector {
         format!("{family}, the greatest length"),
         scene.world(),
     )
-    .bytes(At::Uplink, input, dropped(Reason::TooBig))
+    .bytes(At::Uplink, input.clone(), dropped(Reason::TooBig))
+    .but_in_xdp(Expect {
+        reason: Reason::LeftToTc,
+        ..untouched(&input)
+    })
 }
