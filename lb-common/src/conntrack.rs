@@ -89,6 +89,9 @@ pub mod ct_flags {
     pub const RST: u32 = 1 << 10;
     /// A packet other than the first SYN was seen in this direction.
     pub const SEEN: u32 = 1 << 11;
+    /// A reply's entry whose flow is over, while its tuple lives on in a
+    /// connection that goes to the backend without us.
+    pub const LEFT: u32 = 1 << 12;
 }
 
 // SAFETY: repr(C), every field is Pod, and the assertions below show that the

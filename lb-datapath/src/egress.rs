@@ -1,6 +1,6 @@
 //! Packets to a client: replies of backends get the frontend's address back.
 
-use lb_common::{Reason, ct_flags, hash};
+use lb_common::{CtKey, Reason, ct_flags, hash};
 
 use crate::{
     Outcome,
@@ -10,7 +10,7 @@ use crate::{
     packet::Packet,
     parse,
     select::filtered,
-    tables::{Account, Tables, Touch},
+    tables::{Account, Hit, Tables, Touch},
 };
 
 /// The egress pipeline.
@@ -42,7 +42,11 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
     let Some(hit) = hit else {
         return none;
     };
-    if hit.flags & (ct_flags::REPLY | ct_flags::SNAT) != ct_flags::REPLY {
+    if hit.flags & (ct_flags::REPLY | ct_flags::SNAT | ct_flags::LEFT) != ct_flags::REPLY {
+        return none;
+    }
+    if h.flags & ct_flags::SYN != 0 && is_over::<F, T>(t, &hit, key.proto) {
+        leave_alone::<F, T, E>(t, e, key);
         return none;
     }
     if !E::DRY {
@@ -62,5 +66,37 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
             }
             Outcome::drop(Reason::WriteFailed)
         }
+    }
+}
+
+/// Whether a flow is over, of which an answer to a SYN came. Had its client opened
+/// it anew by the frontend, its entries would be new: it has dialled the backend
+/// itself, from the same port.
+#[inline(never)]
+fn is_over<F: Family, T: Tables<F>>(t: &T, hit: &Hit<F::Addr>, proto: u32) -> bool {
+    if hit.flags & (ct_flags::FIN | ct_flags::RST) != 0 {
+        return true;
+    }
+    let forward = CtKey {
+        src: hit.dst,
+        dst: hit.src,
+        sport: hit.dport,
+        dport: hit.sport,
+        proto,
+    };
+    t.ct_peek(&forward)
+        .is_none_or(|forward| forward.flags & ct_flags::RST != 0)
+}
+
+/// Marks a reply's entry, so that what follows passes as it is.
+#[inline(never)]
+fn leave_alone<F: Family, T: Tables<F>, E: Env<F>>(t: &T, e: &E, key: &CtKey<F::Addr>) {
+    if !E::DRY {
+        let touch = Touch {
+            now: e.now(),
+            bytes: 0,
+            flags: ct_flags::LEFT,
+        };
+        t.ct_hit(key, &touch);
     }
 }

@@ -4,6 +4,7 @@ use lb_common::{Reason, ct_flags};
 
 use super::scene::{PROTOS, Scene, TCP, name};
 use crate::vectors::{
+    frame::{flag, tcp},
     net::{FAMILIES, Family, NODE_A, UP0, at},
     vector::{At, Vector, dropped, out, pass, untouched},
 };
@@ -20,6 +21,9 @@ pub(super) fn vectors() -> Vec<Vector> {
             all.push(snat_port_again(family, end));
         }
         all.push(data_after_the_end(family));
+        for end in [(ct_flags::FIN, ct_flags::FIN), (ct_flags::RST, 0)] {
+            all.push(backend_dialled_from_the_same_port(family, end));
+        }
         for proto in PROTOS {
             all.push(full(Scene::outside(family, proto, 1)));
             all.push(full(Scene::outside(family, proto, 2)));
@@ -116,6 +120,29 @@ fn data_after_the_end(family: Family) -> Vector {
             pass(Reason::Established, &input.clone().to(scene.backend)),
         )
         .conntrack([flow.forward(flags.0, 2), flow.reply(flags.1, 0)])
+}
+
+/// A client whose flow is over dials the backend itself, from the same port: its
+/// replies are the backend's own.
+fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector {
+    let scene = Scene::from_pod(family, TCP, 1);
+    let flow = scene.flow();
+    let flags = (scene.going() | end.0, scene.going() | end.1);
+    let world = scene.world().flow(&flow, 60, flags);
+    let answer = tcp(scene.backend, scene.client, flag::SYN | flag::ACK);
+    let data = tcp(scene.backend, scene.client, flag::ACK).payload(b"hello");
+    let what = if end.1 == 0 { "reset" } else { "closed" };
+    Vector::new(
+        THEME,
+        format!("{family}, the backend is dialled, the old flow was {what}"),
+        world,
+    )
+    .packet(At::ToPod, &answer, untouched(&answer.build()))
+    .packet(At::ToPod, &data, untouched(&data.build()))
+    .conntrack([
+        flow.forward(flags.0, 1),
+        flow.reply(flags.1 | ct_flags::SYN | ct_flags::SEEN | ct_flags::LEFT, 3),
+    ])
 }
 
 fn full(scene: Scene) -> Vector {
