@@ -8,7 +8,7 @@ use crate::{
     family::Family,
     nat,
     packet::Packet,
-    parse,
+    parse::{self, Headers},
     select::filtered,
     tables::{Account, Hit, Tables, Touch},
 };
@@ -29,17 +29,7 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
         return none;
     }
     let bytes = p.len();
-    let hit = if E::DRY {
-        t.ct_peek(key)
-    } else {
-        let touch = Touch {
-            now: e.now(),
-            bytes,
-            flags: h.flags,
-        };
-        t.ct_hit(key, &touch)
-    };
-    let Some(hit) = hit else {
+    let Some(hit) = lookup(t, e, &h, bytes) else {
         return none;
     };
     if hit.flags & (ct_flags::REPLY | ct_flags::SNAT | ct_flags::LEFT) != ct_flags::REPLY {
@@ -67,6 +57,25 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
             Outcome::drop(Reason::WriteFailed)
         }
     }
+}
+
+/// What conntrack knows of the packet.
+#[inline(always)]
+fn lookup<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+    bytes: u32,
+) -> Option<Hit<F::Addr>> {
+    if E::DRY {
+        return t.ct_peek(&h.tuple);
+    }
+    let touch = Touch {
+        now: e.now(),
+        bytes,
+        flags: h.flags,
+    };
+    t.ct_hit(&h.tuple, &touch)
 }
 
 /// Whether a flow is over, of which an answer to a SYN came. Had its client opened
