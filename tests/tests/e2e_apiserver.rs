@@ -1,0 +1,99 @@
+//! A real API server: its objects are followed, and it may go away and forget.
+
+use std::time::Duration;
+
+use bascule_tests::e2e::agent::Agent;
+use bascule_tests::e2e::apiserver::ApiServer;
+use bascule_tests::e2e::eventually;
+use bascule_tests::e2e::node::Node;
+use bascule_tests::e2e::objects::{dual, node_ports, slices, with_pods};
+use bascule_tests::e2e::pod::Pod;
+use bascule_tests::e2e::proto::How;
+use bascule_tests::e2e::world::World;
+use serde_json::{Value, json};
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+fn answered_by(client: &mut Pod, target: &str, pods: &[&Pod]) {
+    let names: Vec<String> = pods.iter().map(|pod| pod.name()).collect();
+    eventually(WITHIN, || {
+        let outcome = client.peer.dial_for(target, How::Tcp, 20, 500).well()?;
+        if outcome.answers.keys().eq(&names) {
+            Ok(())
+        } else {
+            Err(format!("{outcome:?}"))
+        }
+    });
+}
+
+fn refused(client: &mut Pod, target: &str) {
+    eventually(WITHIN, || {
+        client
+            .peer
+            .dial_for(target, How::Tcp, 2, 300)
+            .well()
+            .map_or(Ok(()), |o| Err(format!("{target}: {o:?}")))
+    });
+}
+
+fn node_object() -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+           "status": {"addresses": [{"type": "InternalIP", "address": "172.29.0.11"},
+                                    {"type": "InternalIP", "address": "fd29::11"}]}})
+}
+
+fn signal(agent: &Agent, signal: i32) {
+    let pid = i32::try_from(agent.pid()).unwrap();
+    // SAFETY: a system call without memory, on a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+#[test]
+fn services_and_endpoints_of_a_cluster_are_followed_whatever_the_server_does() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let (one, two, mut client) = (node.pod(2), node.pod(3), node.sandboxed_pod(4));
+    let mut api = ApiServer::start(&node);
+    api.create(&[node_object()]);
+    let spec = json!({"type": "NodePort", "ports": node_ports(30_001, 30_002)});
+    api.create(&with_pods(dual("web", 20, spec), &[&one]));
+    let kubeconfig = api.kubeconfig().display().to_string();
+    let mut agent = node.agent(&["--kubeconfig", &kubeconfig]);
+    answered_by(&mut client, "10.97.0.20:80", &[&one]);
+    answered_by(&mut client, "[fd97::14]:80", &[&one]);
+    answered_by(&mut client, "172.29.0.11:30001", &[&one]);
+
+    // Endpoints change, services come and go.
+    api.replace(&slices("web", &[&one, &two]));
+    answered_by(&mut client, "10.97.0.20:80", &[&one, &two]);
+    let other = with_pods(dual("other", 21, json!({})), &[&two]);
+    api.create(&other);
+    answered_by(&mut client, "10.97.0.21:80", &[&two]);
+    api.delete(&other);
+    refused(&mut client, "10.97.0.21:80");
+
+    // The server is away: what is known is served, to an agent's successor too.
+    api.down();
+    std::thread::sleep(Duration::from_secs(3));
+    answered_by(&mut client, "10.97.0.20:80", &[&one, &two]);
+    agent.kill();
+    agent = node.agent_unready(&["--kubeconfig", &kubeconfig]);
+    agent.says(&["127.0.0.1:6443"]);
+    answered_by(&mut client, "10.97.0.20:80", &[&one, &two]);
+    api.up();
+    agent.ready(node.netns());
+    api.replace(&slices("web", &[&two]));
+    answered_by(&mut client, "10.97.0.20:80", &[&two]);
+
+    // Much happens while the agent sleeps, and the server forgets it by a restart: a watch
+    // that goes on from before gets 410 and must list again.
+    signal(&agent, libc::SIGSTOP);
+    api.delete(&with_pods(dual("web", 20, json!({})), &[]));
+    api.create(&with_pods(dual("late", 22, json!({})), &[&one]));
+    api.down();
+    api.up();
+    signal(&agent, libc::SIGCONT);
+    answered_by(&mut client, "10.97.0.22:80", &[&one]);
+    refused(&mut client, "10.97.0.20:80");
+    assert!(agent.is_alive());
+}
