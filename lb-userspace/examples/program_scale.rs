@@ -163,7 +163,7 @@ fn snapshot(services: u32, endpoints: u32) -> impl Iterator<Item = Change> {
     let nodes = [object(node_key, Content::Node(Box::new(node)))];
     let own = (0..services).map(|i| {
         let key = ObjectKey::service(&key(i));
-        object(key, Content::Service(Box::new(service(i))))
+        object(key, Content::Service(std::sync::Arc::new(service(i))))
     });
     let slices = (0..services).map(move |i| put(slice(i, endpoints, 0)));
     std::iter::once(Change::Begin(Kind::Node))
@@ -192,7 +192,7 @@ fn put(slice: EndpointSlice) -> Change {
         namespace: slice.service.namespace.clone(),
         name: slice.name.clone(),
     };
-    object(key, Content::Slice(Box::new(slice), None))
+    object(key, Content::Slice(std::sync::Arc::new(slice), None))
 }
 
 fn maglev_table(backends: u32) {

@@ -82,14 +82,14 @@ pub struct Node {
     pub leaving: bool,
 }
 
-/// The content of an object.
+/// The content of an object. Shared: a source may keep what the store keeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
     /// A Service.
-    Service(Box<Service>),
+    Service(Arc<Service>),
     /// An EndpointSlice, and when the change that led to it happened (annotation
     /// `endpoints.kubernetes.io/last-change-trigger-time`).
-    Slice(Box<EndpointSlice>, Option<SystemTime>),
+    Slice(Arc<EndpointSlice>, Option<SystemTime>),
     /// A Node.
     Node(Box<Node>),
     /// Nothing of the object can be used: its problems say why.

@@ -23,8 +23,8 @@ struct Seen<T> {
 /// The snapshot.
 #[derive(Default, Debug)]
 pub struct Store {
-    services: HashMap<ServiceKey, Seen<Service>>,
-    slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Seen<EndpointSlice>>>,
+    services: HashMap<ServiceKey, Seen<Arc<Service>>>,
+    slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Seen<Arc<EndpointSlice>>>>,
     /// The service of each slice, by namespace and name of the slice.
     owners: HashMap<(Arc<str>, Arc<str>), ServiceKey>,
     nodes: BTreeMap<Arc<str>, Seen<Node>>,
@@ -80,8 +80,8 @@ impl Store {
         } = object;
         self.put_problems(&key, problems);
         match content {
-            Content::Service(service) => self.put_service(*service),
-            Content::Slice(slice, trigger) => self.put_slice(key, *slice, trigger),
+            Content::Service(service) => self.put_service(service),
+            Content::Slice(slice, trigger) => self.put_slice(key, slice, trigger),
             Content::Node(node) => {
                 let list = self.lists[Kind::Node as usize];
                 self.touched.nodes |= put_changed(&mut self.nodes, key.name, list, *node);
@@ -91,7 +91,7 @@ impl Store {
         self.generation += 1;
     }
 
-    fn put_service(&mut self, service: Service) {
+    fn put_service(&mut self, service: Arc<Service>) {
         let list = self.lists[Kind::Service as usize];
         let key = service.key.clone();
         match self.services.get_mut(&key) {
@@ -105,7 +105,12 @@ impl Store {
         }
     }
 
-    fn put_slice(&mut self, key: ObjectKey, slice: EndpointSlice, trigger: Option<SystemTime>) {
+    fn put_slice(
+        &mut self,
+        key: ObjectKey,
+        slice: Arc<EndpointSlice>,
+        trigger: Option<SystemTime>,
+    ) {
         let owner = slice.service.clone();
         let id = (key.namespace.clone(), key.name.clone());
         match self.owners.get(&id) {
@@ -250,7 +255,7 @@ impl Store {
     pub fn service(&self, key: &ServiceKey) -> Option<(&Service, Vec<&EndpointSlice>)> {
         let service = &self.services.get(key)?.value;
         let slices = self.slices.get(key).into_iter().flat_map(|s| s.values());
-        Some((service, slices.map(|seen| &seen.value).collect()))
+        Some((service, slices.map(|seen| &*seen.value).collect()))
     }
 
     /// The keys of all services.

@@ -30,7 +30,8 @@ fn service(spec: &str) -> (Service, Vec<&'static str>) {
     let Content::Service(service) = object.content else {
         panic!("{object:?}")
     };
-    (*service, object.problems.iter().map(|p| p.reason).collect())
+    let reasons = object.problems.iter().map(|p| p.reason).collect();
+    (Service::clone(&service), reasons)
 }
 
 fn slice(rest: &str) -> (Option<EndpointSlice>, Vec<String>) {
@@ -42,7 +43,7 @@ fn slice(rest: &str) -> (Option<EndpointSlice>, Vec<String>) {
         .into_iter()
         .map(|p| format!("{}: {}", p.reason, p.message));
     let slice = match object.content {
-        Content::Slice(slice, _) => Some(*slice),
+        Content::Slice(slice, _) => Some(EndpointSlice::clone(&slice)),
         _ => None,
     };
     (slice, problems.collect())

@@ -1,6 +1,12 @@
 //! XDP in a driver, end to end: the test owns the other side of a tap device, sends frames and
 //! reads what comes out.
 
+#![expect(
+    clippy::too_many_lines,
+    clippy::too_many_arguments,
+    reason = "frames are told field by field, and a scenario from beginning to end"
+)]
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};

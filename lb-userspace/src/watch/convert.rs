@@ -155,7 +155,7 @@ pub fn service(object: &ApiService, interner: &Interner) -> Object {
     };
     Object {
         key,
-        content: Content::Service(Box::new(content)),
+        content: Content::Service(Arc::new(content)),
         problems: notes.0,
     }
 }

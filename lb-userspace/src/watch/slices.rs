@@ -38,10 +38,13 @@ pub fn slice(object: &ApiSlice, interner: &Interner) -> Object {
     let weight = weight(&object.metadata, &mut notes);
     let ipv6 = object.address_type == "IPv6";
     let listed = object.endpoints.as_deref().unwrap_or_default();
-    let endpoints = listed
-        .iter()
-        .filter_map(|e| endpoint(e, (ipv6, weight), interner, &mut notes))
-        .collect();
+    // As large as needed: this is most of the agent's memory.
+    let mut endpoints = Vec::with_capacity(listed.len());
+    endpoints.extend(
+        listed
+            .iter()
+            .filter_map(|e| endpoint(e, (ipv6, weight), interner, &mut notes)),
+    );
     let content = EndpointSlice {
         name: key.name.clone(),
         service: ServiceKey {
@@ -57,7 +60,7 @@ pub fn slice(object: &ApiSlice, interner: &Interner) -> Object {
     };
     let trigger = trigger(&object.metadata, &mut notes);
     Object {
-        content: Content::Slice(Box::new(content), trigger),
+        content: Content::Slice(Arc::new(content), trigger),
         key,
         problems: notes.0,
     }
