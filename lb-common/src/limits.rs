@@ -19,7 +19,5 @@ pub const AFFINITY: u32 = 65_536;
 pub const SOCK_NAT: u32 = 262_144;
 /// Words of 64 bits in the filter: 2^21 bits, 256 KiB.
 pub const FILTER_WORDS: u32 = 32_768;
-/// Records of the conntrack log, all CPUs together.
-pub const CT_LOG: u32 = 65_536;
 /// Tries to find a free SNAT port before the packet is dropped.
 pub const SNAT_TRIES: u32 = 16;
