@@ -4,6 +4,10 @@
 //! a packet of that direction carries on the wire before it is translated. An
 //! entry says what to write into the packet, so that an established packet
 //! costs one lookup (`docs/adr/0002-conntrack.md`).
+//!
+//! The table is an array of buckets of 56 slots. The code that reads and
+//! writes it is `lb_datapath::table`, in the kernel as in the agent; it sees a
+//! bucket as 64-bit words, whose places are the constants below.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,8 +18,9 @@ use crate::addr::{Addr, Be16, Be32};
 /// program one load.
 pub const TICK_SHIFT: u32 = 30;
 
-/// Key of a flow's direction: the tuple on the wire.
-#[repr(C)]
+/// Key of a flow's direction: the tuple on the wire. Aligned so that it can be
+/// read as words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CtKey<A> {
     /// Source address.
@@ -55,10 +60,49 @@ pub struct CtEntry<A> {
     pub service: u32,
     /// When the entry was made, in ticks.
     pub created: u32,
-    /// When the last packet came, in ticks.
+    /// When the last packet came, in ticks; a packet of the other direction tells
+    /// this one too, at least every [`NEWS_TICKS`].
     pub last_seen: u32,
-    /// Room for what later versions add.
-    pub reserved: [u32; 4],
+}
+
+/// How often a flow's directions tell each other that they are alive, in ticks.
+pub const NEWS_TICKS: u32 = 8;
+
+/// A key and its entry. In IPv4 one cache line.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CtSlot<A> {
+    /// The key.
+    pub key: CtKey<A>,
+    /// The entry.
+    pub entry: CtEntry<A>,
+}
+
+/// Slots of a bucket.
+pub const BUCKET_SLOTS: u32 = 56;
+
+/// An element of the table: a cache line that says what its slots hold, with the
+/// lock, and the slots.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CtBucket<A> {
+    /// A byte of each slot's hash; 0 where the slot was never used.
+    pub tags: [u8; BUCKET_SLOTS as usize],
+    /// 0, or when the lock was taken, in ticks; the high half says that it was.
+    /// Only insertions take it.
+    pub lock: u64,
+    /// The slots.
+    pub slots: [CtSlot<A>; BUCKET_SLOTS as usize],
+}
+
+/// Places of a bucket's fields, in words.
+pub mod bucket_words {
+    /// [`super::CtBucket::tags`], the first slot's in the lowest byte.
+    pub const TAGS: usize = 0;
+    /// [`super::CtBucket::lock`].
+    pub const LOCK: usize = 7;
+    /// The first slot.
+    pub const SLOTS: usize = 8;
 }
 
 /// Key of an IPv4 flow's direction.
@@ -69,6 +113,10 @@ pub type CtKey6 = CtKey<Addr>;
 pub type CtEntry4 = CtEntry<Be32>;
 /// Entry of an IPv6 flow's direction.
 pub type CtEntry6 = CtEntry<Addr>;
+/// Bucket of the IPv4 table.
+pub type CtBucket4 = CtBucket<Be32>;
+/// Bucket of the IPv6 table.
+pub type CtBucket6 = CtBucket<Addr>;
 
 /// Flags of [`CtEntry`].
 pub mod ct_flags {
@@ -81,6 +129,8 @@ pub mod ct_flags {
     pub const HAIRPIN: u32 = 1 << 2;
     /// The client came in by an uplink.
     pub const EXTERNAL: u32 = 1 << 3;
+    /// The entry is there. Cleared, it is forgotten.
+    pub const LIVE: u32 = 1 << 4;
     /// A TCP FIN was seen in this direction.
     pub const FIN: u32 = 1 << 8;
     /// A TCP SYN was seen in this direction.
@@ -92,29 +142,41 @@ pub mod ct_flags {
     /// A reply's entry whose flow is over, while its tuple lives on in a
     /// connection that goes to the backend without us.
     pub const LEFT: u32 = 1 << 12;
+    /// What was seen in this direction, as far as the flow's state depends on it.
+    pub const SIGHTS: u32 = FIN | SYN | RST | SEEN;
+    /// [`SIGHTS`] of the other direction lie so many bits higher.
+    pub const PEER_SHIFT: u32 = 8;
 }
 
-// SAFETY: repr(C), every field is Pod, and the assertions below show that the
-// fields fill the struct without padding for both address types.
-unsafe impl Zeroable for CtKey<Be32> {}
-// SAFETY: as above.
-unsafe impl Zeroable for CtKey<Addr> {}
-// SAFETY: as above.
-unsafe impl Pod for CtKey<Be32> {}
-// SAFETY: as above.
-unsafe impl Pod for CtKey<Addr> {}
-// SAFETY: as above.
-unsafe impl Zeroable for CtEntry<Be32> {}
-// SAFETY: as above.
-unsafe impl Zeroable for CtEntry<Addr> {}
-// SAFETY: as above.
-unsafe impl Pod for CtEntry<Be32> {}
-// SAFETY: as above.
-unsafe impl Pod for CtEntry<Addr> {}
+macro_rules! plain {
+    ($($kind:ident)+) => {
+        $(
+            // SAFETY: repr(C), every field is Pod, and the assertions below show that the
+            // fields fill the struct without padding for both address types.
+            unsafe impl Zeroable for $kind<Be32> {}
+            // SAFETY: as above.
+            unsafe impl Zeroable for $kind<Addr> {}
+            // SAFETY: as above.
+            unsafe impl Pod for $kind<Be32> {}
+            // SAFETY: as above.
+            unsafe impl Pod for $kind<Addr> {}
+        )+
+    };
+}
+plain!(CtKey CtEntry CtSlot CtBucket);
 
 const _: () = {
     assert!(size_of::<CtKey4>() == 4 + 4 + 2 + 2 + 4);
     assert!(size_of::<CtKey6>() == 16 + 16 + 2 + 2 + 4);
-    assert!(size_of::<CtEntry4>() == 8 + 8 + 4 + 4 + 2 + 2 + 5 * 4 + 4 * 4);
-    assert!(size_of::<CtEntry6>() == 8 + 8 + 16 + 16 + 2 + 2 + 5 * 4 + 4 * 4);
+    assert!(size_of::<CtEntry4>() == 8 + 8 + 4 + 4 + 2 + 2 + 5 * 4);
+    assert!(size_of::<CtEntry6>() == 8 + 8 + 16 + 16 + 2 + 2 + 5 * 4);
+    assert!(size_of::<CtSlot<Be32>>() == size_of::<CtKey4>() + size_of::<CtEntry4>());
+    assert!(size_of::<CtSlot<Addr>>() == size_of::<CtKey6>() + size_of::<CtEntry6>());
+    assert!(size_of::<CtBucket4>() == 64 + 56 * size_of::<CtSlot<Be32>>());
+    assert!(size_of::<CtBucket6>() == 64 + 56 * size_of::<CtSlot<Addr>>());
+    assert!(core::mem::offset_of!(CtBucket4, lock) == 8 * bucket_words::LOCK);
+    assert!(core::mem::offset_of!(CtBucket4, slots) == 8 * bucket_words::SLOTS);
+    assert!(core::mem::offset_of!(CtBucket6, slots) == 8 * bucket_words::SLOTS);
+    // The words of a bucket are read as integers.
+    assert!(cfg!(target_endian = "little"));
 };

@@ -7,8 +7,10 @@ use crate::addr::{Addr, Be16, Be32};
 // Odd constants with well-mixed bits, from the fractional part of the golden
 // ratio and from MurmurHash3's 64-bit finaliser.
 const K0: u64 = 0x9e37_79b9_7f4a_7c15;
-const K1: u64 = 0xff51_afd7_ed55_8ccd;
-const K2: u64 = 0xc4ce_b9fe_1a85_ec53;
+/// Odd, its bits well mixed.
+pub const K1: u64 = 0xff51_afd7_ed55_8ccd;
+/// As [`K1`].
+pub const K2: u64 = 0xc4ce_b9fe_1a85_ec53;
 
 /// MurmurHash3's finaliser: every input bit reaches every output bit.
 #[inline(always)]

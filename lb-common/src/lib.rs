@@ -20,7 +20,10 @@ pub mod schema;
 
 pub use addr::{Addr, Be16, Be32, proto, scope};
 pub use config::{NodeConfig, node_flags};
-pub use conntrack::{CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6, ct_flags};
+pub use conntrack::{
+    CtBucket, CtBucket4, CtBucket6, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6, CtSlot,
+    ct_flags,
+};
 pub use counters::{PacketCounter, ServiceCounter};
 pub use maps::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, RangeKey, SockNat, SockNatKey,

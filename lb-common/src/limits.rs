@@ -11,8 +11,9 @@ pub const SERVICES: u32 = 65_536;
 pub const SLOTS: u32 = 16_777_216;
 /// Prefixes of all services' source ranges.
 pub const RANGES: u32 = 65_536;
-/// Conntrack entries of each IP family; a flow takes two.
-pub const CONNTRACK: u32 = 524_288;
+/// Room for conntrack entries of each IP family; a flow takes two. With more than
+/// six tenths of it in use, the first flows find their bucket full.
+pub const CONNTRACK: u32 = 1_048_576;
 /// Clients with session affinity.
 pub const AFFINITY: u32 = 65_536;
 /// Sockets that the socket hooks translated.

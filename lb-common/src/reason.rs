@@ -61,6 +61,7 @@ reasons! {
     19 BackendMissing "backend_missing" Drop "A table names a backend that is not live.";
     20 WriteFailed "write_failed" Drop "The packet could not be rewritten.";
     21 LeftToTc "left_to_tc" Pass "XDP left the packet to TC: it exceeds the MTU, as joined segments do that fit one by one.";
+    22 ConntrackBusy "conntrack_busy" Drop "Other CPUs kept the flow's bucket of conntrack locked.";
 }
 
 /// Number of reasons, and of counters.

@@ -69,10 +69,10 @@ macro_rules! for_each_map {
                 0, Agent, "addresses, port ranges and switches of the node";
             lb_filter_v1: Array<u32, u64>[$crate::limits::FILTER_WORDS]
                 $crate::schema::MMAPABLE, Agent, "bits of every vip, frontend and backend";
-            lb_ct4_v1: Hash<$crate::CtKey4, $crate::CtEntry4>[$crate::limits::CONNTRACK]
-                0, Datapath, "conntrack of IPv4";
-            lb_ct6_v1: Hash<$crate::CtKey6, $crate::CtEntry6>[$crate::limits::CONNTRACK]
-                0, Datapath, "conntrack of IPv6";
+            lb_ct4_v1: Array<u32, $crate::CtBucket4>[$crate::limits::CONNTRACK / $crate::conntrack::BUCKET_SLOTS]
+                $crate::schema::MMAPABLE, Datapath, "conntrack of IPv4: buckets of 56 entries";
+            lb_ct6_v1: Array<u32, $crate::CtBucket6>[$crate::limits::CONNTRACK / $crate::conntrack::BUCKET_SLOTS]
+                $crate::schema::MMAPABLE, Datapath, "conntrack of IPv6: buckets of 56 entries";
             lb_affinity_v1: LruHash<$crate::AffinityKey, $crate::Affinity>[$crate::limits::AFFINITY]
                 0, Datapath, "session affinity: client to backend";
             lb_sock_nat_v1: LruHash<$crate::SockNatKey, $crate::SockNat>[$crate::limits::SOCK_NAT]

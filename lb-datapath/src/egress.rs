@@ -10,6 +10,7 @@ use crate::{
     packet::Packet,
     parse::{self, Headers},
     select::filtered,
+    table,
     tables::{Account, Hit, Tables, Touch},
 };
 
@@ -35,7 +36,7 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
     if hit.flags & (ct_flags::REPLY | ct_flags::SNAT | ct_flags::LEFT) != ct_flags::REPLY {
         return none;
     }
-    if h.flags & ct_flags::SYN != 0 && is_over::<F, T>(t, &hit, key.proto) {
+    if h.flags & ct_flags::SYN != 0 && is_over(hit.flags) {
         leave_alone::<F, T, E>(t, e, key);
         return none;
     }
@@ -68,33 +69,29 @@ fn lookup<F: Family, T: Tables<F>, E: Env<F>>(
     bytes: u32,
 ) -> Option<Hit<F::Addr>> {
     if E::DRY {
-        return t.ct_peek(&h.tuple);
+        return table::peek(t, &h.tuple, e.now());
     }
     let touch = Touch {
         now: e.now(),
         bytes,
         flags: h.flags,
     };
-    t.ct_hit(&h.tuple, &touch)
+    let mut hit = Hit::nothing(&h.tuple);
+    let known = if F::V6 {
+        table::hit_apart(t, &h.tuple, &touch, &mut hit)
+    } else {
+        table::hit(t, &h.tuple, &touch, &mut hit)
+    };
+    known.then_some(hit)
 }
 
 /// Whether a flow is over, of which an answer to a SYN came. Had its client opened
 /// it anew by the frontend, its entries would be new: it has dialled the backend
 /// itself, from the same port.
-#[inline(never)]
-fn is_over<F: Family, T: Tables<F>>(t: &T, hit: &Hit<F::Addr>, proto: u32) -> bool {
-    if hit.flags & (ct_flags::FIN | ct_flags::RST) != 0 {
-        return true;
-    }
-    let forward = CtKey {
-        src: hit.dst,
-        dst: hit.src,
-        sport: hit.dport,
-        dport: hit.sport,
-        proto,
-    };
-    t.ct_peek(&forward)
-        .is_none_or(|forward| forward.flags & ct_flags::RST != 0)
+#[inline(always)]
+fn is_over(flags: u32) -> bool {
+    let client = flags >> ct_flags::PEER_SHIFT;
+    flags & (ct_flags::FIN | ct_flags::RST) != 0 || client & ct_flags::RST != 0
 }
 
 /// Marks a reply's entry, so that what follows passes as it is.
@@ -106,6 +103,6 @@ fn leave_alone<F: Family, T: Tables<F>, E: Env<F>>(t: &T, e: &E, key: &CtKey<F::
             bytes: 0,
             flags: ct_flags::LEFT,
         };
-        t.ct_hit(key, &touch);
+        table::hit_apart(t, key, &touch, &mut Hit::nothing(key));
     }
 }

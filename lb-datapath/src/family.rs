@@ -1,7 +1,9 @@
 //! The two IP families, as a type parameter.
 
 use bytemuck::Pod;
-use lb_common::{Addr, Be16, Be32, hash};
+use lb_common::{
+    Addr, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6, CtSlot, hash,
+};
 
 use crate::{
     csum::Sum,
@@ -9,6 +11,7 @@ use crate::{
     packet::Packet,
     parse::{self, Headers},
     refuse,
+    table::Words,
     tables::Hit,
 };
 
@@ -48,6 +51,14 @@ pub trait Family: Copy + 'static {
     /// Makes the packet an ICMP port unreachable to its source.
     #[must_use]
     fn unreachable<P: Packet>(p: &mut P, h: &Headers<Self::Addr>) -> Option<()>;
+    /// A conntrack key as words.
+    fn key_words(key: &CtKey<Self::Addr>) -> &[u64];
+    /// A conntrack entry as words.
+    fn entry_words(entry: &CtEntry<Self::Addr>) -> &[u64];
+    /// A slot, of which other CPUs may write the times and counters meanwhile.
+    fn load_slot<W: Words>(slot: W) -> CtSlot<Self::Addr>;
+    /// Source and destination address, which lie in words one after the other.
+    fn load_addrs<W: Words>(words: W) -> (Self::Addr, Self::Addr);
     /// Hash of a flow, [`hash::flow4`] or [`hash::flow6`].
     fn hash(src: Self::Addr, dst: Self::Addr, sport: Be16, dport: Be16, proto: u8) -> u32;
 }
@@ -95,6 +106,24 @@ impl Family for V4 {
         refuse::unreachable4(p, h)
     }
     #[inline(always)]
+    fn key_words(key: &CtKey4) -> &[u64] {
+        bytemuck::cast_ref::<CtKey4, [u64; size_of::<CtKey4>() / 8]>(key)
+    }
+    #[inline(always)]
+    fn entry_words(entry: &CtEntry4) -> &[u64] {
+        bytemuck::cast_ref::<CtEntry4, [u64; size_of::<CtEntry4>() / 8]>(entry)
+    }
+    #[inline(always)]
+    fn load_slot<W: Words>(slot: W) -> CtSlot<Be32> {
+        const WORDS: usize = size_of::<CtSlot<Be32>>() / 8;
+        bytemuck::cast::<[u64; WORDS], _>(core::array::from_fn(|at| slot.load(at)))
+    }
+    #[inline(always)]
+    fn load_addrs<W: Words>(words: W) -> (Be32, Be32) {
+        let [src, dst] = bytemuck::cast::<u64, [Be32; 2]>(words.load(0));
+        (src, dst)
+    }
+    #[inline(always)]
     fn hash(src: Be32, dst: Be32, sport: Be16, dport: Be16, proto: u8) -> u32 {
         hash::flow4(src, dst, sport, dport, proto)
     }
@@ -133,6 +162,24 @@ impl Family for V6 {
     #[inline(always)]
     fn unreachable<P: Packet>(p: &mut P, h: &Headers<Addr>) -> Option<()> {
         refuse::unreachable6(p, h)
+    }
+    #[inline(always)]
+    fn key_words(key: &CtKey6) -> &[u64] {
+        bytemuck::cast_ref::<CtKey6, [u64; size_of::<CtKey6>() / 8]>(key)
+    }
+    #[inline(always)]
+    fn entry_words(entry: &CtEntry6) -> &[u64] {
+        bytemuck::cast_ref::<CtEntry6, [u64; size_of::<CtEntry6>() / 8]>(entry)
+    }
+    #[inline(always)]
+    fn load_slot<W: Words>(slot: W) -> CtSlot<Addr> {
+        const WORDS: usize = size_of::<CtSlot<Addr>>() / 8;
+        bytemuck::cast::<[u64; WORDS], _>(core::array::from_fn(|at| slot.load(at)))
+    }
+    #[inline(always)]
+    fn load_addrs<W: Words>(words: W) -> (Addr, Addr) {
+        let addr = |at| bytemuck::cast([words.load(at), words.load(at + 1)]);
+        (addr(0), addr(2))
     }
     #[inline(always)]
     fn hash(src: Addr, dst: Addr, sport: Be16, dport: Be16, proto: u8) -> u32 {

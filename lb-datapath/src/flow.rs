@@ -10,7 +10,8 @@ use crate::{
     family::Family,
     parse::Headers,
     select::{Client, select},
-    tables::{Hit, Insert, InsertError, Tables},
+    table::{Insert, InsertError},
+    tables::{Hit, Tables},
 };
 
 /// Opens a flow to a backend of the packet's frontend, and says in `to` what to
@@ -123,12 +124,13 @@ fn record<F: Family, T: Tables<F>, E: Env<F>>(
             dst: key.src,
             sport: key.dport,
             dport: key.sport,
-            flags: to.flags | ct_flags::REPLY,
+            flags: to.flags
+                | ct_flags::REPLY
+                | (h.flags & ct_flags::SIGHTS) << ct_flags::PEER_SHIFT,
             backend: to.backend,
             service: to.service,
             created: now,
             last_seen: now,
-            reserved: [zero; 4],
         };
         find_port(t, e, to, entry, key)?;
         entry.packets = 1;
@@ -138,10 +140,18 @@ fn record<F: Family, T: Tables<F>, E: Env<F>>(
         entry.sport = to.sport;
         entry.dport = to.dport;
         entry.flags = to.flags | h.flags;
-        t.ct_insert(key, entry, Insert::Any)
-            .map_err(|_| Reason::ConntrackFull)
+        t.insert(key, entry, Insert::Any, now).map_err(no_room)
     })
     .unwrap_or(Err(Reason::WriteFailed))
+}
+
+/// The reason of an insertion that failed for want of room.
+#[inline(always)]
+fn no_room(error: InsertError) -> Reason {
+    match error {
+        InsertError::Busy => Reason::ConntrackBusy,
+        _ => Reason::ConntrackFull,
+    }
 }
 
 /// The tuple of a flow's replies.
@@ -186,83 +196,26 @@ fn find_port<F: Family, T: Tables<F>, E: Env<F>>(
         to.sport = lb_common::Be16::new((min + at) as u16);
     }
     let mut key = reply_key(to, client.proto);
-    if !(snat && e.socket_owns(&key)) && claim::<F, T>(t, &mut key, to, reply)? {
-        return Ok(());
-    }
-    for _ in 1..limits::SNAT_TRIES {
+    for _ in 0..limits::SNAT_TRIES {
+        if !(snat && e.socket_owns(&key)) {
+            match t.insert(&key, reply, Insert::New, reply.created) {
+                Ok(()) => {
+                    e.step(Step::Snat(to.sport.get()));
+                    return Ok(());
+                }
+                Err(InsertError::Exists) => {}
+                Err(error) => return Err(no_room(error)),
+            }
+        }
         at = (at + STRIDE) % span.max(1);
         to.sport = lb_common::Be16::new((min + at) as u16);
         key.dport = to.sport;
-        if snat && e.socket_owns(&key) {
-            continue;
-        }
-        match t.ct_insert(&key, reply, Insert::New) {
-            Ok(()) => {
-                e.step(Step::Snat(to.sport.get()));
-                return Ok(());
-            }
-            Err(InsertError::Full) => return Err(Reason::ConntrackFull),
-            Err(InsertError::Exists) => {}
-        }
     }
     Err(Reason::SnatExhausted)
 }
 
 /// Distance of one try from the next: a prime, so that tries do not cluster.
 const STRIDE: u32 = 7919;
-
-/// Writes the reply's direction. False where another live flow has its key. The
-/// same flow may have it, whose other half is gone, or a flow that is over.
-#[inline(always)]
-fn claim<F: Family, T: Tables<F>>(
-    t: &T,
-    key: &mut CtKey<F::Addr>,
-    to: &Hit<F::Addr>,
-    reply: &CtEntry<F::Addr>,
-) -> Result<bool, Reason> {
-    match t.ct_insert(key, reply, Insert::New) {
-        Ok(()) => return Ok(true),
-        Err(InsertError::Full) => return Err(Reason::ConntrackFull),
-        Err(InsertError::Exists) => {}
-    }
-    let Some(found) = t.ct_peek(key) else {
-        return Ok(false);
-    };
-    let same = found.src == reply.src
-        && found.dst == reply.dst
-        && found.sport == reply.sport
-        && found.dport == reply.dport;
-    if !same && !is_over::<F, T>(t, key, to, &found) {
-        return Ok(false);
-    }
-    t.ct_insert(key, reply, Insert::Any)
-        .map(|()| true)
-        .map_err(|_| Reason::ConntrackFull)
-}
-
-/// Whether the flow of an entry is over: reset, or finished in both directions.
-/// The key is used for its other half and put back: there is no stack for two.
-#[inline(always)]
-fn is_over<F: Family, T: Tables<F>>(
-    t: &T,
-    key: &mut CtKey<F::Addr>,
-    to: &Hit<F::Addr>,
-    found: &Hit<F::Addr>,
-) -> bool {
-    if found.flags & ct_flags::RST != 0 {
-        return true;
-    }
-    (key.src, key.dst, key.sport, key.dport) = (found.dst, found.src, found.dport, found.sport);
-    let over = match t.ct_peek(key) {
-        Some(peer) => {
-            peer.flags & ct_flags::RST != 0 || peer.flags & found.flags & ct_flags::FIN != 0
-        }
-        // Its other half has been collected: it is nobody's any more.
-        None => true,
-    };
-    *key = reply_key(to, key.proto);
-    over
-}
 
 /// The frontend of a packet.
 ///

@@ -12,6 +12,7 @@ use crate::{
     parse::{self, Headers},
     refuse,
     select::filtered,
+    table,
     tables::{Account, Hit, Maps, Tables, Touch},
 };
 
@@ -69,11 +70,7 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     let mut hit = Hit::nothing(&h.tuple);
     let mut known = false;
     if frontend || is_snat_port(t, h.tuple.dport) {
-        known = if F::V6 {
-            lookup_apart::<F, P, T, E>(p, t, e, h, &mut hit)
-        } else {
-            lookup::<F, P, T, E>(p, t, e, h, &mut hit)
-        };
+        known = lookup::<F, P, T, E>(p, t, e, h, &mut hit);
     }
     if !known {
         let opened = match frontend {
@@ -132,19 +129,6 @@ fn is_snat_port<T: Maps>(t: &T, port: lb_common::Be16) -> bool {
     }
 }
 
-/// [`lookup`] with a stack frame of its own, which the wide addresses need: a
-/// program and what it calls share 512 bytes.
-#[inline(never)]
-fn lookup_apart<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
-    p: &P,
-    t: &T,
-    e: &E,
-    h: &Headers<F::Addr>,
-    hit: &mut Hit<F::Addr>,
-) -> bool {
-    lookup::<F, P, T, E>(p, t, e, h, hit)
-}
-
 /// Whether conntrack knows the packet's flow, and then what it says; not where
 /// the packet opens a new flow under the tuple of one that is over.
 #[inline(always)]
@@ -155,22 +139,23 @@ fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     h: &Headers<F::Addr>,
     hit: &mut Hit<F::Addr>,
 ) -> bool {
-    let found = if E::DRY {
-        t.ct_peek(&h.tuple)
+    let known = if E::DRY {
+        let found = table::peek(t, &h.tuple, e.now());
+        found.map(|found| *hit = found).is_some()
     } else {
         let touch = Touch {
             now: e.now(),
             bytes: p.len(),
             flags: h.flags,
         };
-        t.ct_hit(&h.tuple, &touch)
+        if F::V6 {
+            table::hit_apart(t, &h.tuple, &touch, hit)
+        } else {
+            table::hit(t, &h.tuple, &touch, hit)
+        }
     };
-    let Some(found) = found else {
-        return false;
-    };
-    *hit = found;
-    let over = found.flags & (ct_flags::FIN | ct_flags::RST) != 0;
-    !(h.opens && over)
+    let over = hit.flags & (ct_flags::FIN | ct_flags::RST) != 0;
+    known && !(h.opens && over)
 }
 
 /// Translates a packet and sends it on.

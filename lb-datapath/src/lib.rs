@@ -10,11 +10,14 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod conntrack;
 pub mod csum;
 pub mod egress;
 pub mod env;
 pub mod family;
 pub mod flow;
+#[cfg(not(target_arch = "bpf"))]
+pub mod host;
 pub mod ingress;
 pub mod nat;
 pub mod packet;
@@ -22,12 +25,14 @@ pub mod parse;
 pub mod refuse;
 pub mod select;
 pub mod socket;
+pub mod table;
 pub mod tables;
 
 pub use env::{Env, Route, Run, Step, Way};
 pub use family::{Family, V4, V6};
 pub use packet::Packet;
-pub use tables::{Insert, InsertError, Maps, Tables};
+pub use table::{Buckets, Insert, InsertError, Words};
+pub use tables::{Maps, Tables};
 
 use lb_common::Reason;
 

@@ -5,25 +5,7 @@ use lb_common::{
     SockNat, SockNatKey,
 };
 
-use crate::family::Family;
-
-/// Whether an insertion may replace what is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Insert {
-    /// Only where there is nothing.
-    New,
-    /// In any case.
-    Any,
-}
-
-/// Why an insertion failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InsertError {
-    /// There is an entry already.
-    Exists,
-    /// The map is full, or the kernel had no memory.
-    Full,
-}
+use crate::{family::Family, table::Buckets};
 
 /// What a packet leaves behind in the conntrack entry that it hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,20 +50,6 @@ impl<A: Copy> Hit<A> {
             flags: 0,
             backend: 0,
             service: 0,
-        }
-    }
-
-    /// What a packet needs of an entry.
-    #[inline(always)]
-    pub fn of(entry: &CtEntry<A>) -> Self {
-        Self {
-            src: entry.src,
-            dst: entry.dst,
-            sport: entry.sport,
-            dport: entry.dport,
-            flags: entry.flags,
-            backend: entry.backend,
-            service: entry.service,
         }
     }
 }
@@ -130,22 +98,8 @@ pub trait Maps {
 }
 
 /// All maps, with the conntrack of one family.
-pub trait Tables<F: Family>: Maps {
-    /// Finds a flow's direction and leaves the packet's traces in it.
-    fn ct_hit(&self, key: &CtKey<F::Addr>, touch: &Touch) -> Option<Hit<F::Addr>>;
-    /// Finds a flow's direction and leaves it as it is.
-    fn ct_peek(&self, key: &CtKey<F::Addr>) -> Option<Hit<F::Addr>>;
+pub trait Tables<F: Family>: Maps + Buckets<F> {
     /// Lends room for an entry of unknown content: in IPv6 there is too little
     /// stack for it. `None` where the kernel has none.
     fn with_entry<R>(&self, write: impl FnOnce(&mut CtEntry<F::Addr>) -> R) -> Option<R>;
-    /// Writes a flow's direction.
-    ///
-    /// # Errors
-    /// [`InsertError`]; with [`Insert::Any`] never [`InsertError::Exists`].
-    fn ct_insert(
-        &self,
-        key: &CtKey<F::Addr>,
-        entry: &CtEntry<F::Addr>,
-        how: Insert,
-    ) -> Result<(), InsertError>;
 }

@@ -19,6 +19,8 @@ mod sock;
 #[cfg(target_arch = "bpf")]
 mod tc;
 #[cfg(target_arch = "bpf")]
+mod words;
+#[cfg(target_arch = "bpf")]
 mod xdp;
 
 /// No panic is reachable: the build fails when the object refers to

@@ -1,19 +1,23 @@
 //! The maps of `lb_common::schema`, and how the pipeline asks them.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
+    Global,
+    bindings::BPF_ANY,
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
     macros::btf_map,
 };
+use bytemuck::Pod;
 use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, CtEntry, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
+    Addr, Affinity, AffinityKey, Backend, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
     FrontendKey, NodeConfig, PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey,
-    for_each_map, schema,
+    conntrack::BUCKET_SLOTS, for_each_map, limits, schema,
 };
 use lb_datapath::{
-    Family, Insert, InsertError, Maps, Tables, V4, V6,
-    tables::{Account, Hit, Touch},
+    Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, table,
+    tables::{Account, Hit},
 };
+
+use crate::words::Memory;
 
 /// What follows the prefix length in a [`RangeKey`].
 type RangeData = [u8; size_of::<RangeKey>() - size_of::<u32>()];
@@ -42,21 +46,16 @@ for_each_map!(define);
 /// CPU run one after the other, with softirqs off, so one entry is enough.
 #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
 #[btf_map]
-static lb_scratch6: PerCpuArray<CtEntry6, 1> = PerCpuArray::new();
+static lb_scratch: PerCpuArray<CtEntry6, 1> = PerCpuArray::new();
 
+/// Lends the room, which is as large as the larger of the two kinds of entries.
 #[inline(always)]
-fn with_entry4<R>(write: impl FnOnce(&mut CtEntry4) -> R) -> Option<R> {
-    let mut entry = core::mem::MaybeUninit::<CtEntry4>::uninit();
-    // SAFETY: the entry is plain data, written whole before it is read.
-    Some(write(unsafe { &mut *entry.as_mut_ptr() }))
-}
-
-#[inline(always)]
-fn with_entry6<R>(write: impl FnOnce(&mut CtEntry6) -> R) -> Option<R> {
-    let entry = lb_scratch6.get_ptr_mut(0)?;
+fn with_entry<E: Pod, R>(write: impl FnOnce(&mut E) -> R) -> Option<R> {
+    const { assert!(size_of::<E>() <= size_of::<CtEntry6>()) };
+    let entry = lb_scratch.get_ptr_mut(0)?;
     // SAFETY: the entry is this CPU's, and nobody else uses it until the program
-    // ends.
-    Some(write(unsafe { &mut *entry }))
+    // ends; it is aligned to words, and any bytes are an entry.
+    Some(write(unsafe { &mut *entry.cast::<E>() }))
 }
 
 // A map that the table lacks would have no pin, no dump and no layout check.
@@ -177,60 +176,145 @@ impl Maps for KernelMaps {
     }
 }
 
-/// Leaves a packet's traces in the entry that it hits.
-#[inline(always)]
-fn touch<A: Copy>(entry: *mut CtEntry<A>, touch: &Touch) -> Hit<A> {
-    // SAFETY: the entry comes from a lookup that succeeded and stays valid
-    // while the program runs. Its translation is written once, before it is in
-    // the map; what changes later is read and written whole, as volatile.
-    unsafe {
-        let hit = Hit::of(&*entry);
-        add(&raw mut (*entry).packets, 1);
-        add(&raw mut (*entry).bytes, u64::from(touch.bytes));
-        (&raw mut (*entry).last_seen).write_volatile(touch.now);
-        if touch.flags & !hit.flags != 0 {
-            (&raw mut (*entry).flags).write_volatile(hit.flags | touch.flags);
-        }
-        hit
-    }
-}
+/// Seed of conntrack's hash, the same for every program that shares the table;
+/// set by the loader.
+#[unsafe(no_mangle)]
+static CT_SEED: Global<u64> = Global::new(0);
+/// Buckets of each of conntrack's tables; set by the loader.
+#[unsafe(no_mangle)]
+static CT_BUCKETS: Global<u32> = Global::new(limits::CONNTRACK / BUCKET_SLOTS);
+
+// What an insertion returns.
+const DONE: u32 = 0;
+const EXISTS: u32 = 1;
+const FULL: u32 = 2;
+const BUSY: u32 = 3;
 
 macro_rules! conntrack {
-    ($family:ty, $map:ident, $key:ty, $entry:ty, $with_entry:ident) => {
-        impl Tables<$family> for KernelMaps {
+    ($family:ty, $map:ident, ($key:ty, $entry:ty),
+     $search:ident, $vacancy:ident, $tell:ident, $insert:ident) => {
+        /// Runs `table::search`. As the two below a global function: the verifier
+        /// looks at it once (Linux 5.13, commit e5069b9c23b3), not at every call.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $search(key: *const $key, hash: u64) -> u32 {
+            // SAFETY: callers pass references; the verifier checks it at every call.
+            match unsafe { key.as_ref() } {
+                Some(key) => table::search::<$family, _>(&KernelMaps, key, hash),
+                None => BUCKET_SLOTS,
+            }
+        }
+
+        /// Runs `table::vacancy`.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $vacancy(bucket: u32, home: u32, now: u32) -> u32 {
+            table::vacancy::<$family, _>(&KernelMaps, bucket, home, now)
+        }
+
+        /// Runs `table::tell`.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $tell(
+            hit: *const Hit<<$family as Family>::Addr>,
+            proto: u32,
+            news: u64,
+        ) -> u32 {
+            // SAFETY: as above.
+            if let Some(hit) = unsafe { hit.as_ref() } {
+                table::tell::<$family, _>(&KernelMaps, hit, proto, news);
+            }
+            0
+        }
+
+        /// Runs `table::insert`.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $insert(key: *const $key, entry: *const $entry, new: u32, now: u32) -> u32 {
+            let how = if new == 0 { Insert::Any } else { Insert::New };
+            // SAFETY: as above.
+            let (Some(key), Some(entry)) = (unsafe { key.as_ref() }, unsafe { entry.as_ref() })
+            else {
+                return FULL;
+            };
+            match table::insert::<$family, _>(&KernelMaps, key, entry, how, now) {
+                Ok(()) => DONE,
+                Err(InsertError::Exists) => EXISTS,
+                Err(InsertError::Full) => FULL,
+                Err(InsertError::Busy) => BUSY,
+            }
+        }
+
+        impl Buckets<$family> for KernelMaps {
+            type Bucket = Memory;
+
             #[inline(always)]
-            fn ct_hit(&self, key: &$key, packet: &Touch) -> Option<Hit<<$family as Family>::Addr>> {
-                $map.get_ptr_mut(key).map(|entry| touch(entry, packet))
+            fn buckets(&self) -> u32 {
+                CT_BUCKETS.load()
             }
             #[inline(always)]
-            fn ct_peek(&self, key: &$key) -> Option<Hit<<$family as Family>::Addr>> {
-                // SAFETY: as in `touch`.
-                $map.get_ptr(key).map(|entry| Hit::of(unsafe { &*entry }))
+            fn seed(&self) -> u64 {
+                CT_SEED.load()
             }
             #[inline(always)]
-            fn with_entry<R>(&self, write: impl FnOnce(&mut $entry) -> R) -> Option<R> {
-                $with_entry(write)
+            fn bucket(&self, index: u32) -> Option<Memory> {
+                // SAFETY: a bucket is aligned to words and stays as long as the map;
+                // the table's code asks for words within it.
+                $map.get_ptr_mut(index)
+                    .map(|bucket| unsafe { Memory::new(bucket.cast()) })
             }
             #[inline(always)]
-            fn ct_insert(
+            fn search(&self, key: &$key, hash: u64) -> u32 {
+                $search(key, hash)
+            }
+            #[inline(always)]
+            fn vacancy(&self, bucket: u32, home: u32, now: u32) -> u32 {
+                $vacancy(bucket, home, now)
+            }
+            #[inline(always)]
+            fn tell(&self, hit: &Hit<<$family as Family>::Addr>, proto: u32, news: u64) {
+                $tell(hit, proto, news);
+            }
+            #[inline(always)]
+            fn insert(
                 &self,
                 key: &$key,
                 entry: &$entry,
                 how: Insert,
+                now: u32,
             ) -> Result<(), InsertError> {
-                const EEXIST: i32 = -17;
-                let flags = match how {
-                    Insert::New => BPF_NOEXIST,
-                    Insert::Any => BPF_ANY,
-                };
-                $map.insert(key, entry, u64::from(flags))
-                    .map_err(|e| match e {
-                        EEXIST => InsertError::Exists,
-                        _ => InsertError::Full,
-                    })
+                match $insert(key, entry, u32::from(how == Insert::New), now) {
+                    DONE => Ok(()),
+                    EXISTS => Err(InsertError::Exists),
+                    BUSY => Err(InsertError::Busy),
+                    _ => Err(InsertError::Full),
+                }
+            }
+        }
+
+        impl Tables<$family> for KernelMaps {
+            #[inline(always)]
+            fn with_entry<R>(&self, write: impl FnOnce(&mut $entry) -> R) -> Option<R> {
+                with_entry(write)
             }
         }
     };
 }
-conntrack!(V4, lb_ct4_v1, CtKey4, CtEntry4, with_entry4);
-conntrack!(V6, lb_ct6_v1, CtKey6, CtEntry6, with_entry6);
+conntrack!(
+    V4,
+    lb_ct4_v1,
+    (CtKey4, CtEntry4),
+    lb_ct4_search,
+    lb_ct4_vacancy,
+    lb_ct4_tell,
+    lb_ct4_insert
+);
+conntrack!(
+    V6,
+    lb_ct6_v1,
+    (CtKey6, CtEntry6),
+    lb_ct6_search,
+    lb_ct6_vacancy,
+    lb_ct6_tell,
+    lb_ct6_insert
+);

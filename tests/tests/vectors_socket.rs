@@ -49,9 +49,9 @@ fn call(to: SocketAddr, proto: u8, cookie: u64, netns: u64) -> Call {
 
 fn run(host: &Host, call: &Call) -> SocketVerdict {
     let before = host.tables.writes.get();
-    let dry = outgoing(&host.tables, &HostEnv::<true>::new(Hook::POD, NOW), call);
+    let dry = outgoing(&&host.tables, &HostEnv::<true>::new(Hook::POD, NOW), call);
     assert_eq!(host.tables.writes.get(), before, "a dry run writes");
-    let verdict = outgoing(&host.tables, &HostEnv::<false>::new(Hook::POD, NOW), call);
+    let verdict = outgoing(&&host.tables, &HostEnv::<false>::new(Hook::POD, NOW), call);
     assert_eq!(dry, verdict, "a dry run decides otherwise");
     verdict
 }
@@ -104,7 +104,7 @@ fn replies_and_the_peer_are_the_frontends() {
         let sent = backend(family, 1);
         assert_eq!(run(&host, &call(front, proto, 7, POD)), to(sent));
         assert_eq!(
-            incoming(&host.tables, &call(sent, proto, 7, POD)),
+            incoming(&&host.tables, &call(sent, proto, 7, POD)),
             to(front)
         );
         // Another socket, another port and the frontend itself are left alone.
@@ -113,7 +113,7 @@ fn replies_and_the_peer_are_the_frontends() {
             call(at(sent.ip(), 8081), proto, 7, POD),
             call(front, proto, 7, POD),
         ] {
-            assert_eq!(incoming(&host.tables, &other), SocketVerdict::Unchanged);
+            assert_eq!(incoming(&&host.tables, &other), SocketVerdict::Unchanged);
         }
         assert_eq!(count(&host, Reason::Socket), 1);
         let services = host.tables.services.borrow();

@@ -1,127 +1,43 @@
-//! When a flow is over: one table of timeouts, and a pure decision over a flow's
-//! two entries.
+//! Conntrack's flow tables as the agent reads and changes them: mapped, a bucket at
+//! a time, by the code that the programs run (`lb_datapath::table`). Entries are
+//! forgotten by one atomic instruction; nothing here holds a lock but the copying
+//! of a table ([`carry_over`]).
 
-use lb_common::{
-    CtEntry, CtKey,
-    conntrack::TICK_SHIFT,
-    ct_flags::{FIN, RST, SEEN},
-    proto,
+use std::io;
+
+use lb_common::{Addr, Be32, CtBucket, CtEntry, CtKey, CtSlot, conntrack::BUCKET_SLOTS, ct_flags};
+use lb_datapath::{
+    Family, Insert, V4, V6,
+    host::{self, bucket_words},
+    table::{entries, forget, insert, peek},
 };
 
-/// How long a flow in some state may be idle.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timeout {
-    /// The state.
-    pub state: &'static str,
-    /// Seconds without a packet in either direction.
-    pub seconds: u32,
-    /// Where the number comes from.
-    pub source: &'static str,
+pub use super::clock::now;
+use super::{
+    filter::FilterBits,
+    map::BpfMap,
+    mmap::{Mapped, Window},
+    table::Table,
+};
+
+/// Both tables.
+pub(super) const TABLES: [Table; 2] = [Table::lb_ct4_v1, Table::lb_ct6_v1];
+
+/// Seed of the hash of conntrack's keys: secret to clients, and the same for every
+/// agent of a boot, as pinned maps are.
+///
+/// # Errors
+/// The kernel does not tell its boot's id.
+pub fn seed() -> io::Result<u64> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).map_err(io::Error::other)?;
+    Ok((id >> 64) as u64 ^ id as u64)
 }
 
-macro_rules! timeouts {
-    ($($name:ident $state:literal $seconds:literal $source:literal;)+) => {
-        $(const $name: Timeout = Timeout { state: $state, seconds: $seconds, source: $source };)+
-        /// Every timeout.
-        pub const TIMEOUTS: &[Timeout] = &[$($name,)+];
-    };
-}
-
-timeouts! {
-    SYN "TCP, opening" 60
-        "Linux TCP_CONNTRACK_SYN_RECV 60 s; Cilium bpf-ct-timeout-regular-tcp-syn 1m";
-    ESTABLISHED "TCP, established" 8000
-        "Cilium bpf-ct-timeout-service-tcp 2h13m20s: longer than Linux's tcp_keepalive_time of 7200 s";
-    HALF_CLOSED "TCP, closed by one side" 3600
-        "kube-proxy conntrack.tcpCloseWaitTimeout 1h";
-    CLOSED "TCP, closed by both sides" 30
-        "Linux TCP_CONNTRACK_LAST_ACK 30 s";
-    RESET "TCP, reset" 10
-        "Linux TCP_CONNTRACK_CLOSE 10 s; Cilium bpf-ct-timeout-regular-tcp-fin 10s";
-    UDP "UDP, no reply yet" 30
-        "Linux UDP_CT_UNREPLIED 30 s";
-    UDP_REPLIED "UDP, replied" 120
-        "Linux UDP_CT_REPLIED 120 s";
-    SCTP "SCTP" 210
-        "Linux SCTP_CONNTRACK_ESTABLISHED 210 s: heartbeats come every 30 s";
-    OTHER "other protocols" 60
-        "Cilium bpf-ct-timeout-regular-any 1m";
-}
-
-impl Timeout {
-    /// The same in ticks, rounded up.
-    pub const fn ticks(&self) -> u32 {
-        (((self.seconds as u64) * 1_000_000_000).div_ceil(1 << TICK_SHIFT)) as u32
-    }
-}
-
-/// What the decision needs of one direction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Side {
-    /// [`lb_common::ct_flags`].
-    pub flags: u32,
-    /// When the last packet came, in ticks.
-    pub last_seen: u32,
-}
-
-impl<A> From<&CtEntry<A>> for Side {
-    fn from(entry: &CtEntry<A>) -> Self {
-        Self {
-            flags: entry.flags,
-            last_seen: entry.last_seen,
-        }
-    }
-}
-
-/// The state of a flow. A direction whose entry is gone counts as one without a
-/// packet.
-pub fn state(protocol: u32, forward: Option<&Side>, reply: Option<&Side>) -> Timeout {
-    let flags = |side: Option<&Side>| side.map_or(0, |side| side.flags);
-    let (either, both) = (flags(forward) | flags(reply), flags(forward) & flags(reply));
-    match u8::try_from(protocol) {
-        Ok(proto::TCP) if either & RST != 0 => RESET,
-        Ok(proto::TCP) if both & FIN != 0 => CLOSED,
-        Ok(proto::TCP) if both & SEEN == 0 => SYN,
-        Ok(proto::TCP) if either & FIN != 0 => HALF_CLOSED,
-        Ok(proto::TCP) => ESTABLISHED,
-        Ok(proto::UDP) if flags(reply) & SEEN != 0 => UDP_REPLIED,
-        Ok(proto::UDP) => UDP,
-        Ok(proto::SCTP) => SCTP,
-        _ => OTHER,
-    }
-}
-
-/// Whether a flow has been idle for longer than its state allows. Times are
-/// ticks of [`TICK_SHIFT`]; a packet that came after `now` was taken counts as
-/// one that came now.
-pub fn expired(protocol: u32, forward: Option<&Side>, reply: Option<&Side>, now: u32) -> bool {
-    let idle =
-        |side: Option<&Side>| side.map_or(u32::MAX, |side| now.saturating_sub(side.last_seen));
-    idle(forward).min(idle(reply)) > state(protocol, forward, reply).ticks()
-}
-
-/// Whether one direction's entry alone leaves open that the flow has expired:
-/// only then the other one need be looked up.
-pub fn may_be_expired(protocol: u32, side: &Side, now: u32) -> bool {
-    let shortest = match u8::try_from(protocol) {
-        Ok(proto::TCP) => RESET,
-        Ok(proto::UDP) => UDP,
-        Ok(proto::SCTP) => SCTP,
-        _ => OTHER,
-    };
-    now.saturating_sub(side.last_seen) > shortest.ticks()
-}
-
-/// Whether a reply's entry is so old that its flow cannot be alive: only then
-/// its other half is looked for, which normally leads to it.
-pub fn may_be_orphan(protocol: u32, side: &Side, now: u32) -> bool {
-    let longest = match u8::try_from(protocol) {
-        Ok(proto::TCP) => ESTABLISHED,
-        Ok(proto::UDP) => UDP_REPLIED,
-        Ok(proto::SCTP) => SCTP,
-        _ => OTHER,
-    };
-    now.saturating_sub(side.last_seen) > longest.ticks()
+/// The buckets that hold so many entries.
+pub fn buckets(entries: u32) -> u32 {
+    entries.div_ceil(BUCKET_SLOTS).max(1)
 }
 
 /// The key of a flow's other direction: what a packet of this direction turns
@@ -136,115 +52,131 @@ pub fn peer_key<A: Copy>(key: &CtKey<A>, entry: &CtEntry<A>) -> CtKey<A> {
     }
 }
 
-pub use super::clock::now;
-
-#[cfg(test)]
-mod tests {
-    use lb_common::{Be16, Be32, ct_flags::SYN as SYN_FLAG};
-
-    use super::*;
-
-    const TCP: u32 = proto::TCP as u32;
-    const UDP_PROTO: u32 = proto::UDP as u32;
-
-    fn side(flags: u32) -> Side {
-        Side {
-            flags,
-            last_seen: 1000,
-        }
+/// An entry in wide addresses.
+pub(super) fn widen(slot: &CtSlot<Be32>) -> CtSlot<Addr> {
+    let (key, entry) = (&slot.key, &slot.entry);
+    CtSlot {
+        key: CtKey {
+            src: Addr::v4(key.src),
+            dst: Addr::v4(key.dst),
+            sport: key.sport,
+            dport: key.dport,
+            proto: key.proto,
+        },
+        entry: CtEntry {
+            packets: entry.packets,
+            bytes: entry.bytes,
+            src: Addr::v4(entry.src),
+            dst: Addr::v4(entry.dst),
+            sport: entry.sport,
+            dport: entry.dport,
+            flags: entry.flags,
+            backend: entry.backend,
+            service: entry.service,
+            created: entry.created,
+            last_seen: entry.last_seen,
+        },
     }
+}
 
-    /// The first second after which a flow is gone, counted by the definition of
-    /// a tick, 2^30 ns.
-    fn lives(protocol: u32, forward: Option<u32>, reply: Option<u32>) -> u32 {
-        let (forward, reply) = (forward.map(side), reply.map(side));
-        let tick = |seconds: u32| 1000 + (f64::from(seconds) * 1e9 / 1_073_741_824.0) as u32;
-        (0..20_000)
-            .find(|s| expired(protocol, forward.as_ref(), reply.as_ref(), tick(*s)))
-            .unwrap_or(u32::MAX)
+/// Shows every live entry of a table, in wide addresses, and forgets those for
+/// which `visit` says so. Returns how many were forgotten.
+pub(super) fn each(
+    table: Table,
+    map: &BpfMap,
+    mut visit: impl FnMut(&CtSlot<Addr>) -> bool,
+) -> io::Result<u64> {
+    match table {
+        Table::lb_ct6_v1 => walk::<V6>(map, visit),
+        _ => walk::<V4>(map, |slot| visit(&widen(slot))),
     }
+}
 
-    #[track_caller]
-    fn about(found: u32, seconds: u32) {
-        // Rounding up and "longer than" cost up to three ticks; never less.
-        assert!(
-            (seconds..=seconds + 4).contains(&found),
-            "{found} instead of {seconds}"
-        );
-    }
-
-    #[test]
-    fn tcp_flows_end_as_their_state_says() {
-        about(lives(TCP, Some(SYN_FLAG), Some(0)), 60);
-        about(lives(TCP, Some(SYN_FLAG), Some(SYN_FLAG | SEEN)), 60);
-        about(
-            lives(TCP, Some(SYN_FLAG | SEEN), Some(SYN_FLAG | SEEN)),
-            8000,
-        );
-        about(lives(TCP, Some(SEEN | FIN), Some(SEEN)), 3600);
-        about(lives(TCP, Some(SEEN), Some(SEEN | FIN)), 3600);
-        about(lives(TCP, Some(SEEN | FIN), Some(SEEN | FIN)), 30);
-        about(lives(TCP, Some(SEEN), Some(SEEN | RST)), 10);
-        about(lives(TCP, Some(SYN_FLAG), Some(RST)), 10);
-    }
-
-    #[test]
-    fn a_flow_admitted_in_mid_life_is_established_with_its_first_reply() {
-        about(lives(TCP, Some(SEEN), Some(0)), 60);
-        about(lives(TCP, Some(SEEN), Some(SEEN)), 8000);
-    }
-
-    #[test]
-    fn udp_flows_live_longer_once_they_are_answered() {
-        about(lives(UDP_PROTO, Some(SEEN), Some(0)), 30);
-        about(lives(UDP_PROTO, Some(SEEN), Some(SEEN)), 120);
-    }
-
-    #[test]
-    fn half_a_flow_ends_soon() {
-        about(lives(TCP, Some(SEEN), None), 60);
-        about(lives(TCP, None, Some(SEEN)), 60);
-        about(lives(UDP_PROTO, Some(SEEN), None), 30);
-    }
-
-    #[test]
-    fn either_direction_keeps_a_flow_alive() {
-        let old = Side {
-            flags: SEEN,
-            last_seen: 0,
-        };
-        let new = Side {
-            flags: SEEN,
-            last_seen: 100_000,
-        };
-        assert!(!expired(TCP, Some(&old), Some(&new), 100_001));
-        assert!(!expired(TCP, Some(&new), Some(&old), 100_001));
-        assert!(expired(TCP, Some(&old), Some(&old), 100_001));
-    }
-
-    #[test]
-    fn a_packet_that_came_after_the_clock_was_read_does_no_harm() {
-        assert!(!expired(TCP, Some(&side(RST)), None, 999));
-        assert!(!may_be_expired(TCP, &side(RST), 0));
-    }
-
-    #[test]
-    fn what_one_direction_rules_out_the_other_cannot_bring_about() {
-        let flags = [0, SEEN, SEEN | FIN, SEEN | RST, SYN_FLAG];
-        for protocol in [TCP, UDP_PROTO, u32::from(proto::SCTP), 1] {
-            for (forward, reply) in flags.into_iter().flat_map(|f| flags.map(|r| (f, r))) {
-                for now in (1000..12_000).step_by(3) {
-                    let (f, r) = (side(forward), side(reply));
-                    if expired(protocol, Some(&f), Some(&r), now) {
-                        assert!(may_be_expired(protocol, &f, now));
-                    }
-                    if may_be_orphan(protocol, &r, now) {
-                        assert!(expired(protocol, None, Some(&r), now));
-                    }
-                }
+fn walk<F: Family>(
+    map: &BpfMap,
+    mut visit: impl FnMut(&CtSlot<F::Addr>) -> bool,
+) -> io::Result<u64> {
+    let info = map.info();
+    let mut mapped = Mapped::new(size_of::<CtBucket<F::Addr>>(), info.max_entries, true);
+    let (now, mut forgotten) = (now(), 0);
+    for index in 0..info.max_entries {
+        let (window, at, _) = mapped.at(map.fd(), index)?;
+        let bucket = window.element(at);
+        for (slot, entry) in entries::<F, _>(bucket, now) {
+            if visit(&entry) {
+                forget::<F, _>(bucket, slot);
+                forgotten += 1;
             }
         }
     }
+    Ok(forgotten)
+}
+
+/// Live entries of a table.
+pub(super) fn count(table: Table, map: &BpfMap) -> io::Result<u64> {
+    let mut count = 0;
+    each(table, map, |_| {
+        count += 1;
+        false
+    })?;
+    Ok(count)
+}
+
+/// Copies the live entries of a table to one of another size that programs may be
+/// using. Returns how many had no room. With `late`, those that the new one has
+/// are left as they are there.
+pub(super) fn carry_over(
+    table: Table,
+    old: &BpfMap,
+    new: &BpfMap,
+    late: bool,
+) -> io::Result<usize> {
+    match table {
+        Table::lb_ct6_v1 => copy::<V6>(old, new, late),
+        _ => copy::<V4>(old, new, late),
+    }
+}
+
+fn copy<F: Family>(old: &BpfMap, new: &BpfMap, late: bool) -> io::Result<usize> {
+    let bytes = bucket_words::<F>() * 8;
+    let window = Window::new(new.fd(), bytes, 0, new.info().max_entries, true)?;
+    let to = host::Table {
+        words: window.elements(),
+        seed: seed()?,
+    };
+    let mut lost = 0;
+    walk::<F>(old, |slot| {
+        let there = late && peek::<F, _>(&to, &slot.key, now()).is_some();
+        if !there && insert::<F, _>(&to, &slot.key, &slot.entry, Insert::Any, now()).is_err() {
+            lost += 1;
+        }
+        false
+    })?;
+    Ok(lost)
+}
+
+/// Bits of the filter that live flows need. Walks both tables.
+pub(super) fn filter_bits<'a>(map: impl Fn(Table) -> &'a BpfMap) -> io::Result<FilterBits> {
+    let mut bits = FilterBits::default();
+    for table in TABLES {
+        each(table, map(table), |slot| {
+            bits.add(slot);
+            false
+        })?;
+    }
+    Ok(bits)
+}
+
+/// Whether an entry is of the direction from the client to the backend.
+pub(super) fn is_forward<A>(entry: &CtEntry<A>) -> bool {
+    entry.flags & ct_flags::REPLY == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{Be16, proto};
+
+    use super::*;
 
     #[test]
     fn each_direction_leads_to_the_other() {
@@ -255,7 +187,7 @@ mod tests {
             dst,
             sport,
             dport,
-            proto: TCP,
+            proto: u32::from(proto::TCP),
         };
         // A client (1) that dials a vip (9) and reaches a backend (2) through
         // the node's address (5): the packet and its reply on the wire.
@@ -267,5 +199,10 @@ mod tests {
         (back.src, back.dst, back.sport, back.dport) = (ip(9), ip(1), port(80), port(4000));
         assert_eq!(peer_key(&forward, &there), reply);
         assert_eq!(peer_key(&reply, &back), forward);
+    }
+
+    #[test]
+    fn a_table_has_room_for_what_it_is_asked_for() {
+        assert_eq!([1, 56, 57, 112].map(buckets), [1, 1, 2, 2]);
     }
 }

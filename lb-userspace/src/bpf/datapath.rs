@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::{
     apply::Programmer,
-    counters,
+    conntrack, counters,
     devices::{self, DeviceState, Watcher},
     error::Error,
     failure::ApplyReport,
-    gc::FilterBits,
-    janitor::{Janitor, JanitorStats, filter_bits},
+    filter::FilterBits,
+    janitor::{Janitor, JanitorStats},
     kernel::KernelStore,
     layout::{agent_owned, carry_over},
     links::{Attached, Place, attach, end, pinned},
@@ -294,7 +294,7 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses the read.
     pub fn filter_bits_in_use(&self) -> io::Result<FilterBits> {
-        filter_bits(self.programmer.store())
+        conntrack::filter_bits(|table| self.map(table))
     }
 
     fn map(&self, table: Table) -> &super::map::BpfMap {

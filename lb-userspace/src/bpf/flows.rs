@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{Addr, CtEntry, CtKey, PacketCounter, conntrack::TICK_SHIFT, ct_flags};
+use lb_common::{Addr, Be16, CtEntry, CtKey, CtSlot, PacketCounter, conntrack::TICK_SHIFT};
+use lb_datapath::conntrack::{State, age};
 
-use super::{
-    conntrack::{Side, peer_key, state},
-    gc::Family,
-};
+use super::conntrack::{is_forward, peer_key};
 
 /// A flow, both directions.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +24,7 @@ pub struct FlowView {
     pub service: u32,
     /// Backend id.
     pub backend_id: u32,
-    /// Its state, one of [`super::conntrack::TIMEOUTS`].
+    /// Its [`State`].
     pub state: &'static str,
     /// Seconds since its first packet.
     pub age: u64,
@@ -40,30 +38,41 @@ pub struct FlowView {
     pub flags: u32,
 }
 
+impl FlowView {
+    /// The keys of its entries.
+    pub(super) fn keys(&self) -> [CtKey<Addr>; 2] {
+        let key = |src: (Addr, u16), dst: (Addr, u16)| CtKey {
+            src: src.0,
+            dst: dst.0,
+            sport: Be16::new(src.1),
+            dport: Be16::new(dst.1),
+            proto: u32::from(self.protocol),
+        };
+        [
+            key(self.client, self.frontend),
+            key(self.backend, self.source),
+        ]
+    }
+}
+
 /// Joins the two entries of each flow; `now` in ticks.
-pub(super) fn flows<A: Family + Ord>(
-    entries: &[(CtKey<A>, CtEntry<A>)],
-    now: u32,
-) -> Vec<FlowView> {
-    let by_key: BTreeMap<&CtKey<A>, &CtEntry<A>> = entries.iter().map(|(k, e)| (k, e)).collect();
-    let forward = entries
-        .iter()
-        .filter(|(_, entry)| entry.flags & ct_flags::REPLY == 0);
-    let view = |(key, entry): &(CtKey<A>, CtEntry<A>)| {
-        let reply = by_key.get(&peer_key(key, entry)).copied();
-        let (there, back) = (Side::from(entry), reply.map(Side::from));
-        let last = back.map_or(there.last_seen, |side| side.last_seen.max(there.last_seen));
+pub(super) fn flows(slots: &[CtSlot<Addr>], now: u32) -> Vec<FlowView> {
+    let by_key: BTreeMap<&CtKey<Addr>, &CtEntry<Addr>> =
+        slots.iter().map(|slot| (&slot.key, &slot.entry)).collect();
+    let view = |CtSlot { key, entry }: &CtSlot<Addr>| {
+        let reply = by_key.get(&peer_key(key, entry));
+        let idle = |entry: &CtEntry<Addr>| age(now, entry.last_seen);
         FlowView {
-            client: (key.src.wide(), key.sport.get()),
-            frontend: (key.dst.wide(), key.dport.get()),
-            backend: (entry.dst.wide(), entry.dport.get()),
-            source: (entry.src.wide(), entry.sport.get()),
+            client: (key.src, key.sport.get()),
+            frontend: (key.dst, key.dport.get()),
+            backend: (entry.dst, entry.dport.get()),
+            source: (entry.src, entry.sport.get()),
             protocol: key.proto as u8,
             service: entry.service,
             backend_id: entry.backend,
-            state: state(key.proto, Some(&there), back.as_ref()).state,
-            age: seconds(now.saturating_sub(entry.created)),
-            idle: seconds(now.saturating_sub(last)),
+            state: State::of(key.proto, entry.flags).describe(),
+            age: seconds(age(now, entry.created)),
+            idle: seconds(reply.map_or(idle(entry), |reply| idle(reply).min(idle(entry)))),
             forward: PacketCounter {
                 packets: entry.packets,
                 bytes: entry.bytes,
@@ -75,6 +84,7 @@ pub(super) fn flows<A: Family + Ord>(
             flags: entry.flags,
         }
     };
+    let forward = slots.iter().filter(|slot| is_forward(&slot.entry));
     forward.map(view).collect()
 }
 
@@ -84,13 +94,13 @@ fn seconds(ticks: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{Be16, Be32, proto};
+    use lb_common::{Be32, ct_flags, proto};
 
     use super::*;
 
     #[test]
     fn the_two_entries_of_a_flow_are_shown_as_one() {
-        let ip = |last: u32| Be32::new(0x0a00_0000 | last);
+        let ip = |last: u32| Addr::v4(Be32::new(0x0a00_0000 | last));
         let key = |src, dst, sport, dport| CtKey {
             src: ip(src),
             dst: ip(dst),
@@ -98,35 +108,34 @@ mod tests {
             dport: Be16::new(dport),
             proto: u32::from(proto::TCP),
         };
-        let entry = |to: CtKey<Be32>, flags, packets, last_seen| CtEntry {
+        let entry = |to: CtKey<Addr>, flags, packets, last_seen| CtEntry {
             packets,
             bytes: packets * 100,
             src: to.src,
             dst: to.dst,
             sport: to.sport,
             dport: to.dport,
-            flags: flags | ct_flags::SEEN,
+            flags: flags | ct_flags::SEEN | ct_flags::SEEN << ct_flags::PEER_SHIFT,
             backend: 7,
             service: 3,
             created: 1000,
             last_seen,
-            reserved: [0; 4],
         };
         let entries = [
-            (
-                key(2, 1, 8080, 4000),
-                entry(key(9, 1, 80, 4000), ct_flags::REPLY, 4, 1060),
-            ),
-            (
-                key(1, 9, 4000, 80),
-                entry(key(1, 2, 4000, 8080), 0, 5, 1050),
-            ),
+            CtSlot {
+                key: key(2, 1, 8080, 4000),
+                entry: entry(key(9, 1, 80, 4000), ct_flags::REPLY, 4, 1060),
+            },
+            CtSlot {
+                key: key(1, 9, 4000, 80),
+                entry: entry(key(1, 2, 4000, 8080), 0, 5, 1050),
+            },
         ];
         let found = flows(&entries, 1100);
         let [flow] = &found[..] else {
             panic!("{found:?}")
         };
-        let addr = |last, port| (Addr::v4(ip(last)), port);
+        let addr = |last, port| (ip(last), port);
         assert_eq!((flow.client, flow.frontend), (addr(1, 4000), addr(9, 80)));
         assert_eq!((flow.backend, flow.source), (addr(2, 8080), addr(1, 4000)));
         assert_eq!((flow.forward.packets, flow.reply.packets), (5, 4));

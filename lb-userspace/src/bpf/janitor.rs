@@ -1,5 +1,6 @@
-//! The thread that keeps the datapath's own maps tidy: it collects flows that
-//! are over, and forgets what a batch made wrong. Programming never waits for it.
+//! The thread that keeps the datapath's own maps tidy: it forgets what a batch made
+//! wrong, and counts flows. Flows that are over need nobody: their slots are free
+//! for others. Programming never waits for this thread.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,43 +15,35 @@ use std::{
 };
 
 use bytemuck::bytes_of;
-use lb_common::{Addr, Be32, FrontendKey, Reason, SockNat, proto, scope};
+use lb_common::{Addr, CtSlot, FrontendKey, SockNat, proto, scope};
 use serde::Serialize;
 
 use super::{
-    conntrack::now,
-    counters,
+    conntrack,
     error::Error,
     failure::Purge,
-    gc::{FilterBits, Progress, Walk, collect, delete_where},
     kernel::KernelStore,
     load::map_error,
     map::BpfMap,
-    pace::Pace,
     probe::may_enter_namespaces,
     sockets::{close, victims},
     store::values_of,
     table::{Table, typed},
 };
 
-/// How often it is looked whether a walk over conntrack is due.
-const LOOK: Duration = Duration::from_secs(1);
-/// A walk works this long at a time …
-const SLICE: Duration = Duration::from_millis(2);
-/// … and rests this long between: a fifth of one CPU at most.
-const REST: Duration = Duration::from_millis(8);
+/// How often flows are counted: some 20 ms of reading memory for tables of the
+/// default size.
+const COUNT: Duration = Duration::from_secs(30);
 
 /// What the janitor did since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct JanitorStats {
-    /// Entries of IPv4 conntrack at the last walk.
+    /// Live entries of IPv4 conntrack when they were counted last.
     pub flows4: u64,
-    /// Entries of IPv6 conntrack at the last walk.
+    /// The same of IPv6.
     pub flows6: u64,
-    /// Walks over both tables.
-    pub walks: u64,
-    /// Entries that were deleted because their flow was over.
-    pub expired: u64,
+    /// How often they were counted.
+    pub counts: u64,
     /// Entries that were deleted because their UDP backend was gone.
     pub purged_flows: u64,
     /// Sockets that were closed because their UDP backend was gone.
@@ -69,7 +62,6 @@ struct Maps {
     affinity: BpfMap,
     sock_nat: BpfMap,
     frontends: BpfMap,
-    reasons: BpfMap,
 }
 
 /// The thread's handle. It ends when this is dropped.
@@ -89,12 +81,14 @@ impl Janitor {
             affinity: store.clone_map(Table::lb_affinity_v1)?,
             sock_nat: store.clone_map(Table::lb_sock_nat_v1)?,
             frontends: store.clone_map(Table::lb_frontends_v1)?,
-            reasons: store.clone_map(Table::lb_reasons_v1)?,
         };
         let (orders, inbox) = mpsc::channel();
         let stats = Arc::new(Mutex::new(JanitorStats::default()));
-        let mut worker = Worker::new(maps, cgroup, stats.clone())
-            .map_err(|source| map_error(Table::lb_ct4_v1, "dup", source))?;
+        let worker = Worker {
+            maps,
+            cgroup,
+            stats: stats.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("janitor".to_owned())
             .spawn(move || worker.run(&inbox))
@@ -139,40 +133,12 @@ impl Drop for Janitor {
 
 struct Worker {
     maps: Maps,
-    walk4: Walk,
-    walk6: Walk,
     cgroup: PathBuf,
     stats: Arc<Mutex<JanitorStats>>,
-    pace: Pace,
-    phase: Phase,
-    seen: u64,
-}
-
-/// What is being done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Waiting,
-    Four,
-    Six,
 }
 
 impl Worker {
-    fn new(maps: Maps, cgroup: PathBuf, stats: Arc<Mutex<JanitorStats>>) -> io::Result<Self> {
-        let capacity = u64::from(maps.ct4.info().max_entries);
-        Ok(Self {
-            walk4: Walk::new(maps.ct4.try_clone()?),
-            walk6: Walk::new(maps.ct6.try_clone()?),
-            maps,
-            cgroup,
-            stats,
-            pace: Pace::new(capacity),
-            // What was left while no agent ran is looked at right away.
-            phase: Phase::Four,
-            seen: 0,
-        })
-    }
-
-    fn run(&mut self, inbox: &Receiver<Vec<Purge>>) {
+    fn run(&self, inbox: &Receiver<Vec<Purge>>) {
         let mut next = Instant::now();
         loop {
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -180,7 +146,10 @@ impl Worker {
                     inbox.try_iter().for_each(|more| purges.extend(more));
                     self.purge(&purges);
                 }
-                Err(RecvTimeoutError::Timeout) => next = Instant::now() + self.step(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.count();
+                    next = Instant::now() + COUNT;
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -195,65 +164,19 @@ impl Worker {
         tracing::warn!("{what}: {error}");
     }
 
-    /// Goes on collecting, if it is time; returns when to go on.
-    fn step(&mut self) -> Duration {
-        let result = match self.phase {
-            Phase::Waiting => {
-                if self.pace.is_due(self.new_flows(), Instant::now()) {
-                    self.phase = Phase::Four;
-                    return Duration::ZERO;
-                }
-                return LOOK;
-            }
-            Phase::Four => collect::<Be32>(&mut self.walk4, now(), SLICE),
-            Phase::Six => collect::<Addr>(&mut self.walk6, now(), SLICE),
-        };
-        let progress = result.unwrap_or_else(|error| {
-            self.failed("collecting flows that are over", &error);
-            let finished = true;
-            Progress {
-                finished,
-                ..Progress::default()
-            }
-        });
-        self.seen += progress.seen;
-        self.note(|stats| stats.expired += progress.deleted);
-        if progress.finished {
-            self.end_of_table();
+    fn count(&self) {
+        let four = conntrack::count(Table::lb_ct4_v1, &self.maps.ct4);
+        let six = conntrack::count(Table::lb_ct6_v1, &self.maps.ct6);
+        match four.and_then(|four| Ok((four, six?))) {
+            Ok((four, six)) => self.note(|stats| {
+                (stats.flows4, stats.flows6) = (four, six);
+                stats.counts += 1;
+            }),
+            Err(error) => self.failed("counting flows", &error),
         }
-        REST
     }
 
-    fn end_of_table(&mut self) {
-        let seen = std::mem::take(&mut self.seen);
-        if self.phase == Phase::Four {
-            self.note(|stats| stats.flows4 = seen);
-            self.phase = Phase::Six;
-            return;
-        }
-        self.note(|stats| {
-            stats.flows6 = seen;
-            stats.walks += 1;
-        });
-        self.phase = Phase::Waiting;
-        let left = self
-            .stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .flows4
-            + seen;
-        let new_flows = self.new_flows();
-        self.pace.walked(left, new_flows, Instant::now());
-    }
-
-    /// Flows that were ever opened.
-    fn new_flows(&self) -> u64 {
-        let read = counters::reasons(&self.maps.reasons).unwrap_or_default();
-        let mut packets = read.iter().filter(|(reason, _)| *reason == Reason::NewFlow);
-        packets.next().map_or(0, |(_, counter)| counter.packets)
-    }
-
-    fn purge(&mut self, purges: &[Purge]) {
+    fn purge(&self, purges: &[Purge]) {
         let mut affinities: HashSet<(u32, u32)> = HashSet::new();
         let mut flows: HashSet<(u32, u32)> = HashSet::new();
         let mut backends: HashMap<u32, HashSet<u32>> = HashMap::new();
@@ -303,12 +226,11 @@ impl Worker {
 
     fn purge_flows(&self, gone: &HashSet<(u32, u32)>) -> io::Result<u64> {
         let udp = u32::from(proto::UDP);
-        let four = delete_where::<Be32>(&self.maps.ct4, |key, entry| {
-            key.proto == udp && gone.contains(&(entry.service, entry.backend))
-        })?;
-        let six = delete_where::<Addr>(&self.maps.ct6, |key, entry| {
-            key.proto == udp && gone.contains(&(entry.service, entry.backend))
-        })?;
+        let over = |slot: &CtSlot<Addr>| {
+            slot.key.proto == udp && gone.contains(&(slot.entry.service, slot.entry.backend))
+        };
+        let four = conntrack::each(Table::lb_ct4_v1, &self.maps.ct4, over)?;
+        let six = conntrack::each(Table::lb_ct6_v1, &self.maps.ct6, over)?;
         Ok(four + six)
     }
 
@@ -343,12 +265,4 @@ impl Worker {
             .next()
             .map(|frontend| frontend.service)
     }
-}
-
-/// Bits of the filter that live flows need. Walks the whole of conntrack.
-pub(super) fn filter_bits(store: &KernelStore) -> io::Result<FilterBits> {
-    let mut bits = FilterBits::default();
-    bits.add_all::<Be32>(store.map(Table::lb_ct4_v1))?;
-    bits.add_all::<Addr>(store.map(Table::lb_ct6_v1))?;
-    Ok(bits)
 }

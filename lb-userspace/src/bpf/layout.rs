@@ -3,6 +3,7 @@
 use lb_common::schema::{Kind, MapDef, Owner};
 
 use super::{
+    conntrack,
     map::{BpfMap, WriteError},
     mmap::Mapped,
     sys::{MapInfo, NOEXIST},
@@ -123,6 +124,9 @@ pub(super) fn carry_over(
     late: bool,
 ) -> std::io::Result<usize> {
     let def = table.def();
+    if conntrack::TABLES.contains(&table) {
+        return conntrack::carry_over(table, old, new, late);
+    }
     if def.kind == Kind::Array {
         return carry_array(old, new).map(|()| 0);
     }

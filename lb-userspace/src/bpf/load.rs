@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aya::{Ebpf, EbpfLoader};
 
 use super::{
-    clock,
+    clock, conntrack,
     error::{Error, chain},
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
     map::BpfMap,
@@ -88,7 +88,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let pins = Pins::prepare(&settings.bpffs, settings.pin_dir())?;
     let mut messages = Vec::new();
     let (plans, fill_first) = plan(&pins, &settings.sizes, &mut messages)?;
-    let ebpf = load_object(object, &pins, &plans, &features)?;
+    let ebpf = load_object(object, &pins, &plans, (&features, &settings.sizes))?;
     let maps = open_maps(&pins, &plans)?;
     let programs = Programs::load(ebpf)?;
     let mut staged = Vec::new();
@@ -186,7 +186,7 @@ fn load_object(
     object: &[u8],
     pins: &Pins,
     plans: &[Plan],
-    features: &Features,
+    (features, sizes): (&Features, &MapSizes),
 ) -> Result<Ebpf, Error> {
     let set_retval = u32::from(features.set_retval.present);
     let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
@@ -195,6 +195,12 @@ fn load_object(
     let mut loader = EbpfLoader::new();
     loader.override_global("HAVE_SET_RETVAL", &set_retval, false);
     loader.override_global("NS_PER_JIFFY", &ns_per_jiffy, false);
+    let seed = conntrack::seed().map_err(|error| Error::Object {
+        problem: format!("the id of the boot cannot be read: {error}"),
+    })?;
+    let buckets = sizes.of(Table::lb_ct4_v1);
+    loader.override_global("CT_SEED", &seed, true);
+    loader.override_global("CT_BUCKETS", &buckets, true);
     for plan in plans {
         let name = plan.table.name();
         loader.map_max_entries(name, plan.entries);

@@ -85,13 +85,24 @@ impl Window {
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, readable, holds `skip + count *
         // stride` words, and lives as long as `self`. A window that is mapped
-        // read-only is only loaded from: `write` is called on others alone.
+        // read-only is only loaded from: who writes asks for another.
         unsafe {
             std::slice::from_raw_parts(
                 self.base.as_ptr().cast::<AtomicU64>().add(self.skip),
                 self.count * self.stride,
             )
         }
+    }
+
+    /// The words of an element; `at` counts from the window's first. For who changes
+    /// them the window must be writable.
+    pub(super) fn element(&self, at: usize) -> &[AtomicU64] {
+        &self.words()[at * self.stride..(at + 1) * self.stride]
+    }
+
+    /// The words of all elements, as [`Self::element`].
+    pub(super) fn elements(&self) -> &[AtomicU64] {
+        self.words()
     }
 
     /// Writes consecutive elements; `at` counts from the window's first.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use lb_common::limits;
 
-use super::table::Table;
+use super::{conntrack, table::Table};
 
 /// How the datapath is loaded and attached.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ pub struct MapSizes {
     pub slots: u32,
     /// Prefixes of all source ranges.
     pub ranges: u32,
-    /// Conntrack entries of each IP family; a flow takes two.
+    /// Room for conntrack entries of each IP family; a flow takes two.
     pub conntrack: u32,
     /// Clients with session affinity.
     pub affinity: u32,
@@ -124,7 +124,7 @@ impl Default for MapSizes {
 }
 
 impl MapSizes {
-    /// Most entries of a map.
+    /// Most elements of a map: entries, or conntrack's buckets.
     pub fn of(&self, table: Table) -> u32 {
         match table {
             Table::lb_frontends_v1 => self.frontends,
@@ -132,7 +132,7 @@ impl MapSizes {
             Table::lb_svc_ctr_v1 => self.services,
             Table::lb_slots_v1 => self.slots,
             Table::lb_ranges_v1 => self.ranges,
-            Table::lb_ct4_v1 | Table::lb_ct6_v1 => self.conntrack,
+            Table::lb_ct4_v1 | Table::lb_ct6_v1 => conntrack::buckets(self.conntrack),
             Table::lb_affinity_v1 => self.affinity,
             Table::lb_sock_nat_v1 => self.sock_nat,
             // One entry, or as many as the code has reasons or filter words.

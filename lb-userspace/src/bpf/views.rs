@@ -1,17 +1,21 @@
 //! The pinned maps, to look at: what the command line shows, whether or not an
 //! agent runs. Maps are opened to be read only.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use lb_common::{
-    Affinity, AffinityKey, Backend, Frontend, FrontendKey, NodeConfig, PacketCounter, Reason,
-    ServiceCounter, backend_flags,
+    Addr, Affinity, AffinityKey, Backend, CtKey, Frontend, FrontendKey, NodeConfig, PacketCounter,
+    Reason, ServiceCounter, backend_flags,
+    conntrack::BUCKET_SLOTS,
     schema::{Kind, MMAPABLE, Owner},
 };
 use serde::Serialize;
 
 use super::{
-    conntrack::now,
+    conntrack::{self, now},
     counters,
     error::Error,
     flows::flows,
@@ -192,29 +196,33 @@ impl Views {
     /// # Errors
     /// As [`Self::frontends`].
     pub fn flows(&self) -> Result<Vec<FlowView>, Error> {
-        let mut all = flows(&self.all::<typed::lb_ct4_v1>()?, now());
-        all.extend(flows(&self.all::<typed::lb_ct6_v1>()?, now()));
-        Ok(all)
+        let mut slots = Vec::new();
+        for table in conntrack::TABLES {
+            let map = self.map(table, 0)?;
+            conntrack::each(table, &map, |slot| {
+                slots.push(*slot);
+                false
+            })
+            .map_err(|e| map_error(table, "read", e))?;
+        }
+        Ok(flows(&slots, now()))
     }
 
-    /// Forgets every flow; returns how many entries there were. Established
-    /// connections go on if their frontend still leads to the same backend.
+    /// Forgets flows, of which `which` is asked with both directions joined; returns
+    /// how many. Established connections go on if their frontend still leads to the
+    /// same backend.
     ///
     /// # Errors
     /// As [`Self::frontends`].
-    pub fn flush(&self) -> Result<u64, Error> {
-        let mut count = 0;
-        for table in [Table::lb_ct4_v1, Table::lb_ct6_v1] {
+    pub fn flush(&self, which: impl Fn(&FlowView) -> bool) -> Result<u64, Error> {
+        let doomed = self.flows()?.into_iter().filter(which);
+        let keys: BTreeSet<CtKey<Addr>> = doomed.flat_map(|flow| flow.keys()).collect();
+        for table in conntrack::TABLES {
             let map = self.map(table, 0)?;
-            let keys = map
-                .read_all()
-                .map_err(|e| map_error(table, "read", e))?
-                .keys;
-            map.delete_batch(&keys)
-                .map_err(|e| map_error(table, "delete", e.error))?;
-            count += keys.len() as u64 / u64::from(map.info().key_size);
+            conntrack::each(table, &map, |slot| keys.contains(&slot.key))
+                .map_err(|e| map_error(table, "write", e))?;
         }
-        Ok(count)
+        Ok(keys.len() as u64 / 2)
     }
 
     /// Every map, with how full it is.
@@ -234,7 +242,10 @@ impl Views {
                     "datapath"
                 },
                 used: self.used(*table, &map)?,
-                entries: map.info().max_entries,
+                entries: match conntrack::TABLES.contains(table) {
+                    true => map.info().max_entries * BUCKET_SLOTS,
+                    false => map.info().max_entries,
+                },
                 bytes: map.memory().map_err(fail)?,
             })
         });
@@ -245,6 +256,9 @@ impl Views {
         let fail = |source| map_error(table, "read", source);
         Ok(match (table, table.def().kind) {
             (_, Kind::PerCpuArray) => None,
+            (table, _) if conntrack::TABLES.contains(&table) => {
+                Some(conntrack::count(table, map).map_err(fail)?)
+            }
             (Table::lb_slots_v1, _) => {
                 // Tables are shared: each counts once.
                 let frontends = self.frontends()?;

@@ -117,10 +117,14 @@ pub enum ConntrackCommand {
         #[command(flatten)]
         view: View,
     },
-    /// Forget all flows: connections whose service changed its backends since may break
+    /// Forget flows: connections whose service changed its backends since may break
     #[command(after_help = "Examples:
+  bascule conntrack flush --address 10.96.0.10 --yes
   bascule conntrack flush --yes")]
     Flush {
+        /// Only flows with this address at either end, before or after translation.
+        #[arg(long)]
+        address: Option<IpAddr>,
         /// Really do it.
         #[arg(long, required = true)]
         yes: bool,
@@ -283,7 +287,8 @@ pub struct Sizes {
     /// Networks of all loadBalancerSourceRanges
     #[arg(long, value_name = "N", default_value_t = limits::RANGES, value_parser = size())]
     pub max_source_ranges: u32,
-    /// Conntrack entries of each IP family, two a flow
+    /// Room for conntrack entries of each IP family, two a flow; from six tenths of it on some flows
+    /// are refused
     #[arg(long, value_name = "N", default_value_t = limits::CONNTRACK, value_parser = size())]
     pub max_conntrack: u32,
     /// Clients with session affinity

@@ -56,7 +56,9 @@ fn list(command: &Command) -> anyhow::Result<()> {
         Command::Conntrack(ConntrackCommand::List { address, view }) => {
             show::conntrack(*address, view)
         }
-        Command::Conntrack(ConntrackCommand::Flush { view, .. }) => show::flush(view),
+        Command::Conntrack(ConntrackCommand::Flush { address, view, .. }) => {
+            show::flush(*address, view)
+        }
         Command::Maps(view) => show::maps(view),
         // The others are answered by the caller.
         Command::Agent(_) | Command::Status(_) | Command::Completions { .. } => Ok(()),

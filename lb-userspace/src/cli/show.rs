@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     agent::{kernel::pins, state::StateDir},
-    bpf::views::Views,
+    bpf::views::{FlowView, Views},
 };
 
 /// Prints rows as JSON, or as text.
@@ -124,12 +124,14 @@ pub fn conntrack(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`services`].
-pub fn flush(view: &View) -> anyhow::Result<()> {
-    let entries = open(&view.paths)?.flush()?;
-    let done = serde_json::json!({"deleted_entries": entries});
-    print(view, &done, || {
-        format!("{entries} conntrack entries are deleted\n")
-    })
+pub fn flush(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
+    let names = BTreeMap::new();
+    let touches = |flow: &FlowView| {
+        address.is_none_or(|address| FlowRow::new(flow, &names).touches(address))
+    };
+    let flows = open(&view.paths)?.flush(touches)?;
+    let done = serde_json::json!({"deleted_flows": flows});
+    print(view, &done, || format!("{flows} flows are forgotten\n"))
 }
 
 fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {

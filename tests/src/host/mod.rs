@@ -7,4 +7,4 @@ mod tables;
 
 pub use env::{FibRoute, HostEnv};
 pub use packet::{MemPacket, Station};
-pub use tables::{Capacity, MemTables};
+pub use tables::{Capacity, MemTables, empty};

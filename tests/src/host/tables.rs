@@ -3,23 +3,23 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
+    sync::atomic::AtomicU64,
 };
 
 use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
-    Frontend, FrontendKey, NodeConfig, PacketCounter, RangeKey, Reason, ServiceCounter, SockNat,
-    SockNatKey,
+    Addr, Affinity, AffinityKey, Backend, Be32, CtEntry, CtKey, Frontend, FrontendKey, NodeConfig,
+    PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey,
 };
 use lb_datapath::{
-    Family, Insert, InsertError, Maps, Tables, V4, V6,
-    tables::{Account, Hit, Touch},
+    Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, Words, host, table,
+    tables::{Account, Hit},
 };
 
 /// Entries that the maps hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacity {
-    /// Conntrack entries of a family.
-    pub conntrack: usize,
+    /// Buckets of conntrack, of each family.
+    pub conntrack: u32,
     /// Services that have counters.
     pub services: u32,
     /// Backends, and backends that have counters.
@@ -47,9 +47,9 @@ pub struct MemTables {
     /// The node; `None` where even the map fails.
     pub node: Option<NodeConfig>,
     /// Conntrack of IPv4.
-    pub ct4: RefCell<BTreeMap<CtKey4, CtEntry4>>,
+    pub ct4: Vec<AtomicU64>,
     /// Conntrack of IPv6.
-    pub ct6: RefCell<BTreeMap<CtKey6, CtEntry6>>,
+    pub ct6: Vec<AtomicU64>,
     /// Session affinity.
     pub affinity: RefCell<BTreeMap<AffinityKey, Affinity>>,
     /// Socket rev-NAT.
@@ -76,8 +76,8 @@ impl MemTables {
             slots: HashMap::new(),
             ranges: Vec::new(),
             node: None,
-            ct4: RefCell::default(),
-            ct6: RefCell::default(),
+            ct4: empty::<V4>(capacity.conntrack),
+            ct6: empty::<V6>(capacity.conntrack),
             affinity: RefCell::default(),
             sock_nat: RefCell::default(),
             reasons: RefCell::new(vec![PacketCounter::default(); Reason::ALL.len()]),
@@ -90,6 +90,15 @@ impl MemTables {
     fn wrote(&self) {
         self.writes.set(self.writes.get() + 1);
     }
+}
+
+/// An empty table of so many buckets.
+#[must_use]
+pub fn empty<F: Family>(buckets: u32) -> Vec<AtomicU64> {
+    let words = host::bucket_words::<F>() * buckets as usize;
+    std::iter::repeat_with(AtomicU64::default)
+        .take(words)
+        .collect()
 }
 
 /// Whether a prefix of (service, address) covers a client.
@@ -118,7 +127,8 @@ fn add(counter: &mut ServiceCounter, a: &Account) {
     counter.connections += u64::from(a.connections);
 }
 
-impl Maps for MemTables {
+/// For references, since a bucket is one too.
+impl Maps for &MemTables {
     fn filter(&self, word: u32) -> u64 {
         self.filter.get(&word).copied().unwrap_or(0)
     }
@@ -170,68 +180,95 @@ impl Maps for MemTables {
     }
 }
 
-type Conntrack<A> = RefCell<BTreeMap<CtKey<A>, CtEntry<A>>>;
-
-fn touch<A: Copy>(entry: &mut CtEntry<A>, touch: &Touch) -> Hit<A> {
-    let hit = Hit::of(entry);
-    entry.packets += 1;
-    entry.bytes += u64::from(touch.bytes);
-    entry.last_seen = touch.now;
-    entry.flags |= touch.flags;
-    hit
+/// A bucket, of which the writes are counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    words: &'a [AtomicU64],
+    writes: &'a Cell<u64>,
 }
 
-fn insert<A: Copy + Ord>(
-    map: &Conntrack<A>,
-    (key, entry): (&CtKey<A>, &CtEntry<A>),
-    how: Insert,
-    capacity: usize,
-) -> Result<(), InsertError> {
-    let mut map = map.borrow_mut();
-    match (map.contains_key(key), how) {
-        (true, Insert::New) => return Err(InsertError::Exists),
-        (false, _) if map.len() >= capacity => return Err(InsertError::Full),
-        _ => {}
+impl Counted<'_> {
+    fn wrote(self) {
+        self.writes.set(self.writes.get() + 1);
     }
-    map.insert(*key, *entry);
-    Ok(())
+}
+
+impl Words for Counted<'_> {
+    fn from(self, word: usize) -> Self {
+        let words = Words::from(self.words, word);
+        Self { words, ..self }
+    }
+    fn load(self, word: usize) -> u64 {
+        Words::load(self.words, word)
+    }
+    fn store(self, word: usize, value: u64) {
+        self.wrote();
+        Words::store(self.words, word, value);
+    }
+    fn publish(self, word: usize, value: u64) {
+        self.wrote();
+        self.words.publish(word, value);
+    }
+    fn set(self, word: usize, bits: u64) {
+        self.wrote();
+        self.words.set(word, bits);
+    }
+    fn keep(self, word: usize, bits: u64) {
+        self.wrote();
+        self.words.keep(word, bits);
+    }
+    fn compare_exchange(self, word: usize, old: u64, new: u64) -> u64 {
+        self.wrote();
+        Words::compare_exchange(self.words, word, old, new)
+    }
 }
 
 macro_rules! conntrack {
     ($family:ty, $map:ident) => {
-        impl Tables<$family> for MemTables {
-            fn ct_hit(
+        impl<'a> Buckets<$family> for &'a MemTables {
+            type Bucket = Counted<'a>;
+
+            fn buckets(&self) -> u32 {
+                self.capacity.conntrack
+            }
+            fn seed(&self) -> u64 {
+                0
+            }
+            fn bucket(&self, index: u32) -> Option<Counted<'a>> {
+                let table = host::Table {
+                    words: &self.$map,
+                    seed: 0,
+                };
+                let words = Buckets::<$family>::bucket(&table, index)?;
+                let writes = &self.writes;
+                Some(Counted { words, writes })
+            }
+            fn search(&self, key: &CtKey<<$family as Family>::Addr>, hash: u64) -> u32 {
+                table::search::<$family, _>(self, key, hash)
+            }
+            fn vacancy(&self, bucket: u32, home: u32, now: u32) -> u32 {
+                table::vacancy::<$family, _>(self, bucket, home, now)
+            }
+            fn tell(&self, hit: &Hit<<$family as Family>::Addr>, proto: u32, news: u64) {
+                table::tell::<$family, _>(self, hit, proto, news);
+            }
+            fn insert(
                 &self,
                 key: &CtKey<<$family as Family>::Addr>,
-                packet: &Touch,
-            ) -> Option<Hit<<$family as Family>::Addr>> {
-                let mut map = self.$map.borrow_mut();
-                let hit = map.get_mut(key).map(|entry| touch(entry, packet));
-                if hit.is_some() {
-                    self.wrote();
-                }
-                hit
+                entry: &CtEntry<<$family as Family>::Addr>,
+                how: Insert,
+                now: u32,
+            ) -> Result<(), InsertError> {
+                table::insert::<$family, _>(self, key, entry, how, now)
             }
-            fn ct_peek(
-                &self,
-                key: &CtKey<<$family as Family>::Addr>,
-            ) -> Option<Hit<<$family as Family>::Addr>> {
-                self.$map.borrow().get(key).map(Hit::of)
-            }
+        }
+
+        impl Tables<$family> for &MemTables {
             fn with_entry<R>(
                 &self,
                 write: impl FnOnce(&mut CtEntry<<$family as Family>::Addr>) -> R,
             ) -> Option<R> {
                 Some(write(&mut bytemuck::Zeroable::zeroed()))
-            }
-            fn ct_insert(
-                &self,
-                key: &CtKey<<$family as Family>::Addr>,
-                entry: &CtEntry<<$family as Family>::Addr>,
-                how: Insert,
-            ) -> Result<(), InsertError> {
-                self.wrote();
-                insert(&self.$map, (key, entry), how, self.capacity.conntrack)
             }
         }
     };

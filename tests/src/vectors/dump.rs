@@ -3,12 +3,14 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::atomic::AtomicU64,
 };
 
 use lb_common::{
     Addr, Affinity, AffinityKey, Be16, CtEntry, CtEntry6, CtKey, CtKey6, PacketCounter, Reason,
     ServiceCounter, ct_flags,
 };
+use lb_datapath::{V4, V6, host::bucket_words, table};
 
 /// One direction of a flow: the tuple of its packets, and what they are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,8 +95,22 @@ fn socket(addr: Addr, port: Be16) -> SocketAddr {
 }
 
 impl State {
+    /// Adds the live entries of both tables.
+    pub fn conntrack(&mut self, now: u32, ct4: &[AtomicU64], ct6: &[AtomicU64]) {
+        for bucket in ct4.chunks_exact(bucket_words::<V4>()) {
+            for (_, slot) in table::entries::<V4, _>(bucket, now) {
+                let key = wide_key(&slot.key, Addr::v4);
+                self.entry(now, &key, &convert(&slot.entry, Addr::v4));
+            }
+        }
+        for bucket in ct6.chunks_exact(bucket_words::<V6>()) {
+            for (_, slot) in table::entries::<V6, _>(bucket, now) {
+                self.entry(now, &slot.key, &slot.entry);
+            }
+        }
+    }
     /// Adds a conntrack entry, in wide addresses.
-    pub fn entry(&mut self, now: u32, key: &CtKey6, entry: &CtEntry6) {
+    fn entry(&mut self, now: u32, key: &CtKey6, entry: &CtEntry6) {
         let line = EntryLine {
             direction: Direction {
                 proto: key.proto as u8,
@@ -109,11 +125,11 @@ impl State {
             packets: entry.packets,
         };
         self.rest.push(format!(
-            "{line} bytes {} created {} seen {} reserved {:?}",
+            "{line} bytes {} created {} seen {} all flags {:#x}",
             entry.bytes,
             age(now, entry.created),
             age(now, entry.last_seen),
-            entry.reserved
+            entry.flags
         ));
         self.conntrack.push(line.to_string());
     }
@@ -156,7 +172,7 @@ impl State {
 }
 
 /// A key of either family in wide addresses.
-pub fn wide_key<A: Copy>(key: &CtKey<A>, wide: impl Fn(A) -> Addr) -> CtKey6 {
+fn wide_key<A: Copy>(key: &CtKey<A>, wide: impl Fn(A) -> Addr) -> CtKey6 {
     CtKey {
         src: wide(key.src),
         dst: wide(key.dst),
@@ -180,6 +196,5 @@ pub fn convert<A: Copy, B>(entry: &CtEntry<A>, to: impl Fn(A) -> B) -> CtEntry<B
         service: entry.service,
         created: entry.created,
         last_seen: entry.last_seen,
-        reserved: entry.reserved,
     }
 }

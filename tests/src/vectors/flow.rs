@@ -133,7 +133,6 @@ impl Flow {
             service: line.ids.0,
             created: 0,
             last_seen: 0,
-            reserved: [0; 4],
         };
         Seed {
             v4: self.client.is_ipv4(),

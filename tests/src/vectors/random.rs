@@ -87,6 +87,7 @@ pub fn world(dice: &mut Dice<'_>) -> World {
         world = world.without_backend(1 + dice.below(6) as u32);
     }
     world.full = dice.once_in(16);
+    world.locked = dice.once_in(32).then_some(0);
     world
 }
 
@@ -188,8 +189,8 @@ fn seeded(dice: &mut Dice<'_>, mut world: World, tuples: &mut Vec<Tuple>) -> Wor
     let mut flags = || dice.one_of(&[ct_flags::SEEN, ct_flags::FIN, ct_flags::RST, 0]);
     let flags = (flags(), flags());
     match dice.below(6) {
-        4 => world.conntrack.push(flow.forward_seed(9, flags.0)),
-        5 => world.conntrack.push(flow.reply_seed(9, flags.1)),
+        4 => world.flows.push(flow.forward_seed(9, flags.0)),
+        5 => world.flows.push(flow.reply_seed(9, flags.1)),
         _ => world = world.flow(&flow, 9, flags),
     }
     tuples.extend([(proto, client, front), (proto, backend, flow.source)]);

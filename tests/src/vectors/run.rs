@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use lb_common::{Be32, PacketCounter, Reason};
+use lb_common::{PacketCounter, Reason};
 use lb_datapath::{Hook, Outcome, V4, V6, Verdict, egress::egress, ingress::ingress};
 
 use super::{
-    dump::{State, convert, wide_key},
+    dump::State,
     kernel::Kernel,
     net,
     vector::{At, Exchange, Lane, Vector},
@@ -16,7 +16,7 @@ use crate::host::{Capacity, HostEnv, MemPacket, MemTables, Station};
 
 /// Sizes of the maps in vectors, on the host and in the kernel.
 pub const CAPACITY: Capacity = Capacity {
-    conntrack: 64,
+    conntrack: 1,
     services: 32,
     backends: 32,
     slots: 4096,
@@ -53,15 +53,7 @@ impl Host {
         tables.slots = world.slots.iter().map(|(k, v)| (*k, *v)).collect();
         tables.ranges.clone_from(&world.ranges);
         tables.node = Some(world.node);
-        let (ct4, ct6) = world.entries(NOW, CAPACITY.conntrack);
-        tables.ct4 = ct4
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>()
-            .into();
-        tables.ct6 = ct6
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>()
-            .into();
+        (tables.ct4, tables.ct6) = world.conntrack(NOW, CAPACITY.conntrack);
         tables.affinity = world
             .bindings(NOW)
             .into_iter()
@@ -98,7 +90,7 @@ impl Host {
             .station(station);
         let ether_type = x.input.get(12..14);
         let towards = matches!(x.at, At::Pod | At::Uplink);
-        let t = &self.tables;
+        let t = &&self.tables;
         let outcome = match (ether_type, towards) {
             (Some([8, 0]), true) => ingress::<V4, _, _, _>(&mut p, t, &env),
             (Some([0x86, 0xdd]), true) => ingress::<V6, _, _, _>(&mut p, t, &env),
@@ -118,13 +110,7 @@ impl Host {
     pub fn state(&self) -> State {
         let t = &self.tables;
         let mut state = State::default();
-        for (key, entry) in t.ct4.borrow().iter() {
-            let wide = |a: Be32| lb_common::Addr::v4(a);
-            state.entry(NOW, &wide_key(key, wide), &convert(entry, wide));
-        }
-        for (key, entry) in t.ct6.borrow().iter() {
-            state.entry(NOW, key, entry);
-        }
+        state.conntrack(NOW, &t.ct4, &t.ct6);
         for (key, value) in t.affinity.borrow().iter() {
             state.bound(NOW, key, value);
         }
@@ -264,7 +250,10 @@ pub fn differences(ours: &State, theirs: &State) -> Option<String> {
 fn needs_record(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::ConntrackFull | Reason::SnatExhausted | Reason::NoNodeAddress
+        Reason::ConntrackFull
+            | Reason::ConntrackBusy
+            | Reason::SnatExhausted
+            | Reason::NoNodeAddress
     )
 }
 

@@ -1,8 +1,14 @@
 //! What was in the datapath's own maps before, at a given time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use lb_common::{
-    Addr, Affinity, AffinityKey, Be16, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
+    Addr, Affinity, AffinityKey, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
+    conntrack::bucket_words,
 };
+use lb_datapath::{Family, Insert, V4, V6, host};
+
+use crate::host::empty;
 
 use super::{
     dump::convert,
@@ -12,7 +18,10 @@ use super::{
 /// Conntrack of one family.
 type Entries<K, E> = Vec<(K, E)>;
 
-fn narrow(addr: Addr) -> lb_common::Be32 {
+/// A key and its entry.
+type Pair<F> = (CtKey<<F as Family>::Addr>, CtEntry<<F as Family>::Addr>);
+
+fn narrow(addr: Addr) -> Be32 {
     addr.0[3]
 }
 
@@ -24,9 +33,9 @@ fn aged(seed: &Seed, now: u32) -> CtEntry6 {
 }
 
 /// A stranger's flow, which takes room.
-fn stranger(n: usize) -> (CtKey6, CtEntry6) {
-    let port = Be16::new(u16::try_from(n).expect("conntrack is small in vectors"));
-    let addr = Addr::v4(lb_common::Be32::new(0xc612_0001));
+fn stranger(port: u16) -> (CtKey6, CtEntry6) {
+    let port = Be16::new(port);
+    let addr = Addr::v4(Be32::new(0xc612_0001));
     let key = CtKey {
         src: addr,
         dst: addr,
@@ -43,34 +52,78 @@ fn stranger(n: usize) -> (CtKey6, CtEntry6) {
     (key, entry)
 }
 
+/// A table with these entries; filled up with strangers' where it is to be full.
+fn table<F: Family>(
+    entries: &[Pair<F>],
+    strangers: &[Pair<F>],
+    (buckets, now): (u32, u32),
+) -> Vec<AtomicU64> {
+    let words = empty::<F>(buckets);
+    let table = host::Table {
+        words: &words,
+        seed: 0,
+    };
+    let put = |(key, entry): &Pair<F>| {
+        lb_datapath::table::insert::<F, _>(&table, key, entry, Insert::Any, now)
+    };
+    for entry in entries {
+        put(entry).expect("vectors have few flows");
+    }
+    // In a table of one bucket what does not fit any more is at its end.
+    for entry in strangers {
+        if put(entry).is_err() {
+            break;
+        }
+    }
+    words
+}
+
 impl World {
-    /// Conntrack of both families as it is at a time, in ticks, in maps of a size.
+    /// Conntrack of both families as it is at a time, in ticks, in tables of so many
+    /// buckets.
+    ///
+    /// # Panics
+    /// The world has more flows than there is room for.
     #[must_use]
-    pub fn entries(
-        &self,
-        now: u32,
-        capacity: usize,
-    ) -> (Entries<CtKey4, CtEntry4>, Entries<CtKey6, CtEntry6>) {
+    pub fn conntrack(&self, now: u32, buckets: u32) -> (Vec<AtomicU64>, Vec<AtomicU64>) {
         let of = |v4: bool| -> Entries<CtKey6, CtEntry6> {
-            let seeds = self.conntrack.iter().filter(|seed| seed.v4 == v4);
-            let mut all: Vec<_> = seeds.map(|seed| (seed.key, aged(seed, now))).collect();
-            if self.full {
-                all.extend((all.len()..capacity).map(stranger));
+            let seeds = self.flows.iter().filter(|seed| seed.v4 == v4);
+            seeds.map(|seed| (seed.key, aged(seed, now))).collect()
+        };
+        let strangers: Entries<CtKey6, CtEntry6> = match self.full {
+            true => (1..=200).map(stranger).collect(),
+            false => Vec::new(),
+        };
+        let new = |(key, mut entry): (CtKey6, CtEntry6)| {
+            (entry.created, entry.last_seen) = (now, now);
+            (key, entry)
+        };
+        let strangers: Entries<CtKey6, CtEntry6> = strangers.into_iter().map(new).collect();
+        let narrowed = |entries: &[(CtKey6, CtEntry6)]| -> Entries<CtKey4, CtEntry4> {
+            let narrow_key = |key: &CtKey6| CtKey {
+                src: narrow(key.src),
+                dst: narrow(key.dst),
+                sport: key.sport,
+                dport: key.dport,
+                proto: key.proto,
+            };
+            entries
+                .iter()
+                .map(|(key, entry)| (narrow_key(key), convert(entry, narrow)))
+                .collect()
+        };
+        let at = (buckets, now);
+        let tables = (
+            table::<V4>(&narrowed(&of(true)), &narrowed(&strangers), at),
+            table::<V6>(&of(false), &strangers, at),
+        );
+        if let Some(age) = self.locked {
+            let lock = 1 << 32 | u64::from(now.wrapping_sub(age));
+            for words in [&tables.0, &tables.1] {
+                words[bucket_words::LOCK].store(lock, Ordering::Relaxed);
             }
-            all
-        };
-        let narrow_key = |key: &CtKey6| CtKey {
-            src: narrow(key.src),
-            dst: narrow(key.dst),
-            sport: key.sport,
-            dport: key.dport,
-            proto: key.proto,
-        };
-        let v4 = of(true)
-            .iter()
-            .map(|(key, entry)| (narrow_key(key), convert(entry, narrow)))
-            .collect();
-        (v4, of(false))
+        }
+        tables
     }
 
     /// Affinity as it is at a time, in ticks.

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Addr, AffinityKey, Backend, Be16, Be32, CtEntry6, CtKey6, Frontend, FrontendKey, NodeConfig,
-    RangeKey, backend_flags, frontend_flags, scope,
+    RangeKey, backend_flags, ct_flags, frontend_flags, scope,
 };
 
 use super::{
@@ -49,14 +49,16 @@ pub struct World {
     pub ranges: Vec<RangeKey>,
     /// The node.
     pub node: NodeConfig,
-    /// Conntrack.
-    pub conntrack: Vec<Seed>,
+    /// Entries of conntrack.
+    pub flows: Vec<Seed>,
     /// Affinity: key, backend id, ticks since its last use.
     pub affinity: Vec<(AffinityKey, u32, u32)>,
     /// Sockets of the node that listen (TCP) or are bound (UDP).
     pub sockets: Vec<(u8, SocketAddr)>,
     /// Conntrack is full: strangers' flows take the rest of it.
     pub full: bool,
+    /// How many ticks ago somebody locked conntrack's bucket.
+    pub locked: Option<u32>,
 }
 
 /// A frontend to be.
@@ -154,10 +156,11 @@ impl World {
                 flags: 0,
                 host_netns: 0,
             },
-            conntrack: Vec::new(),
+            flows: Vec::new(),
             affinity: Vec::new(),
             sockets: Vec::new(),
             full: false,
+            locked: None,
         }
     }
 
@@ -269,8 +272,13 @@ impl World {
     /// of the forward and of the reply direction.
     #[must_use]
     pub fn flow(mut self, flow: &Flow, age: u32, flags: (u32, u32)) -> Self {
-        self.conntrack.push(flow.forward_seed(age, flags.0));
-        self.conntrack.push(flow.reply_seed(age, flags.1));
+        let mut seeds = [
+            flow.forward_seed(age, flags.0),
+            flow.reply_seed(age, flags.1),
+        ];
+        seeds[0].entry.flags |= (flags.1 & ct_flags::SIGHTS) << ct_flags::PEER_SHIFT;
+        seeds[1].entry.flags |= (flags.0 & ct_flags::SIGHTS) << ct_flags::PEER_SHIFT;
+        self.flows.extend(seeds);
         self
     }
 

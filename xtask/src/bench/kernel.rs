@@ -161,15 +161,12 @@ impl Kernel {
                 .lb
                 .map_mut(name)
                 .with_context(|| format!("the object has no map {name}"))?;
-            let (Map::HashMap(data) | Map::LruHashMap(data)) = map else {
-                bail!("the map {name} is no hash");
+            let Map::Array(data) = map else {
+                bail!("the map {name} is no array");
             };
-            super::sys::clear(
-                data.fd().as_fd(),
-                def.key_size as usize,
-                def.value_size as usize,
-            )
-            .with_context(|| format!("cannot empty the map {name}"))?;
+            let bytes = def.value_size as usize * def.max_entries as usize;
+            super::sys::zero(data.fd().as_fd(), bytes)
+                .with_context(|| format!("cannot empty the map {name}"))?;
         }
         Ok(())
     }

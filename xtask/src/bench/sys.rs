@@ -5,9 +5,6 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 const MAP_UPDATE_ELEM: libc::c_long = 2;
-const MAP_LOOKUP_AND_DELETE_BATCH: libc::c_long = 25;
-/// Elements that one call takes out of a map.
-const BATCH: usize = 16_384;
 
 #[repr(C)]
 struct ElemAttr {
@@ -15,18 +12,6 @@ struct ElemAttr {
     pad: u32,
     key: u64,
     value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
     flags: u64,
 }
 
@@ -68,39 +53,28 @@ pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Resul
     unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }
 }
 
-/// Empties a hash; returns how many elements it had.
+/// Zeroes an array that can be mapped, of so many bytes.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn clear(map: BorrowedFd<'_>, key_size: usize, value_size: usize) -> io::Result<usize> {
-    let mut keys = vec![0u8; BATCH * key_size];
-    let mut values = vec![0u8; BATCH * value_size.next_multiple_of(8)];
-    let mut cursor = [0u64; 8];
-    let mut started = false;
-    let mut total = 0;
-    loop {
-        let mut next = [0u64; 8];
-        let mut attr = BatchAttr {
-            in_batch: if started { cursor.as_ptr() as u64 } else { 0 },
-            out_batch: next.as_mut_ptr() as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: BATCH as u32,
-            map_fd: map.as_raw_fd() as u32,
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: the buffers hold a batch of the map's keys and values, and the
-        // cursors more than any key of ours.
-        match unsafe { bpf(MAP_LOOKUP_AND_DELETE_BATCH, &mut attr) } {
-            Ok(()) => total += attr.count as usize,
-            // This is how the kernel says that this was the last batch.
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                return Ok(total + attr.count as usize);
-            }
-            Err(e) => return Err(e),
+pub(super) fn zero(map: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice, of which only
+    // what the kernel granted is written, and nothing refers to it afterwards.
+    unsafe {
+        let memory = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            prot,
+            libc::MAP_SHARED,
+            map.as_raw_fd(),
+            0,
+        );
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
         }
-        cursor = next;
-        started = true;
+        memory.cast::<u8>().write_bytes(0, bytes);
+        libc::munmap(memory, bytes);
     }
+    Ok(())
 }

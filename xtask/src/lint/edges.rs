@@ -44,7 +44,7 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
             "lb-datapath",
         ],
     ),
-    ("lb-userspace", &["lb-datapath", "aya-ebpf"]),
+    ("lb-userspace", &["aya-ebpf"]),
 ];
 /// Crates that have these direct dependencies and no others.
 const ONLY: [(&str, &[&str]); 2] = [

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -13,15 +14,12 @@ use aya::{
 };
 use bytemuck::{bytes_of, pod_read_unaligned};
 use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
-    FrontendKey, NodeConfig, PacketCounter, Reason, ServiceCounter, schema::name,
+    Affinity, AffinityKey, Backend, CtBucket4, CtBucket6, Frontend, FrontendKey, NodeConfig,
+    PacketCounter, Reason, ServiceCounter, conntrack::BUCKET_SLOTS, ct_flags, schema::name,
 };
+use lb_datapath::{Family as _, V4, table};
 
-use crate::vectors::{
-    dump::{State, convert, wide_key},
-    run::CAPACITY,
-    world::World,
-};
+use crate::vectors::{dump::State, run::CAPACITY, world::World};
 
 /// Where `cargo xtask build` puts the object, or where `BASCULE_BPF_OBJECT` says.
 fn path() -> PathBuf {
@@ -37,7 +35,6 @@ fn path() -> PathBuf {
 /// # Errors
 /// The object is missing, or the kernel refuses a map or program.
 pub fn load() -> Result<Ebpf> {
-    let conntrack = u32::try_from(CAPACITY.conntrack)?;
     let path = path();
     let mut loader = EbpfLoader::new();
     loader
@@ -45,12 +42,13 @@ pub fn load() -> Result<Ebpf> {
         .map_max_entries(name::lb_backends_v1, CAPACITY.backends)
         .map_max_entries(name::lb_slots_v1, CAPACITY.slots)
         .map_max_entries(name::lb_ranges_v1, 1024)
-        .map_max_entries(name::lb_ct4_v1, conntrack)
-        .map_max_entries(name::lb_ct6_v1, conntrack)
+        .map_max_entries(name::lb_ct4_v1, CAPACITY.conntrack)
+        .map_max_entries(name::lb_ct6_v1, CAPACITY.conntrack)
         .map_max_entries(name::lb_affinity_v1, 1024)
         .map_max_entries(name::lb_sock_nat_v1, 1024)
         .map_max_entries(name::lb_svc_ctr_v1, CAPACITY.services)
-        .map_max_entries(name::lb_be_ctr_v1, CAPACITY.backends);
+        .map_max_entries(name::lb_be_ctr_v1, CAPACITY.backends)
+        .override_global("CT_BUCKETS", &CAPACITY.conntrack, true);
     let mut ebpf = loader.load_file(&path).with_context(|| {
         format!(
             "cannot load {}; `cargo xtask build` makes it, and loading needs root",
@@ -88,8 +86,8 @@ pub struct Maps {
     slots: Array<MapData, u32>,
     ranges: LpmTrie<MapData, [u8; 20], u32>,
     node: Array<MapData, [u8; NODE]>,
-    ct4: Bytes<{ size_of::<CtKey4>() }, { size_of::<CtEntry4>() }>,
-    ct6: Bytes<{ size_of::<CtKey6>() }, { size_of::<CtEntry6>() }>,
+    ct4: Array<MapData, [u8; size_of::<CtBucket4>()]>,
+    ct6: Array<MapData, [u8; size_of::<CtBucket6>()]>,
     affinity: Bytes<AFFINITY_KEY, AFFINITY>,
     reasons: PerCpuArray<MapData, [u8; REASON]>,
     services: PerCpuArray<MapData, [u8; COUNTER]>,
@@ -134,8 +132,8 @@ impl Maps {
             slots: take!(ebpf, lb_slots_v1, Array),
             ranges: take!(ebpf, lb_ranges_v1, LpmTrie),
             node: take!(ebpf, lb_node_v1, Array),
-            ct4: take!(ebpf, lb_ct4_v1, HashMap),
-            ct6: take!(ebpf, lb_ct6_v1, HashMap),
+            ct4: take!(ebpf, lb_ct4_v1, Array),
+            ct6: take!(ebpf, lb_ct6_v1, Array),
             affinity: take!(ebpf, lb_affinity_v1, HashMap),
             reasons: take!(ebpf, lb_reasons_v1, PerCpuArray),
             services: take!(ebpf, lb_svc_ctr_v1, PerCpuArray),
@@ -172,15 +170,9 @@ impl Maps {
                 .insert(&Key::new(range.prefix_len, data), 1, 0)?;
         }
         self.node.set(0, array(bytes_of(&world.node)), 0)?;
-        let (ct4, ct6) = world.entries(now, CAPACITY.conntrack);
-        for (key, entry) in &ct4 {
-            self.ct4
-                .insert(array(bytes_of(key)), array(bytes_of(entry)), 0)?;
-        }
-        for (key, entry) in &ct6 {
-            self.ct6
-                .insert(array(bytes_of(key)), array(bytes_of(entry)), 0)?;
-        }
+        let (ct4, ct6) = world.conntrack(now, CAPACITY.conntrack);
+        put(&mut self.ct4, ct4)?;
+        put(&mut self.ct6, ct6)?;
         for (key, value) in &world.bindings(now) {
             let (key, value) = (array(bytes_of(key)), array(bytes_of(value)));
             self.affinity.insert(key, value, 0)?;
@@ -190,8 +182,6 @@ impl Maps {
 
     fn clear(&mut self) -> Result<()> {
         empty(&mut self.frontends)?;
-        empty(&mut self.ct4)?;
-        empty(&mut self.ct6)?;
         empty(&mut self.affinity)?;
         let ranges: Vec<_> = self.ranges.keys().collect::<Result<_, _>>()?;
         for key in ranges {
@@ -218,8 +208,14 @@ impl Maps {
 
     /// When an entry of IPv4 conntrack was made, in ticks.
     pub(super) fn created(&self) -> Option<u32> {
-        let (_, entry) = self.ct4.iter().next()?.ok()?;
-        Some(pod_read_unaligned::<CtEntry4>(&entry).created)
+        // Whatever the time is, the only entry is live.
+        let words = get(&self.ct4).ok()?;
+        let bucket: &[AtomicU64] = &words;
+        let slots = (0..BUCKET_SLOTS).map(|at| V4::load_slot(table::slot_of::<V4, _>(bucket, at)));
+        slots
+            .map(|slot| slot.entry)
+            .find(|entry| entry.flags & ct_flags::LIVE != 0)
+            .map(|entry| entry.created)
     }
 
     /// What the datapath has written, at a time in ticks.
@@ -228,16 +224,7 @@ impl Maps {
     /// A map cannot be read.
     pub fn state(&self, now: u32) -> Result<State> {
         let mut state = State::default();
-        for item in self.ct4.iter() {
-            let (key, entry) = item?;
-            let key: CtKey4 = pod_read_unaligned(&key);
-            let entry: CtEntry4 = pod_read_unaligned(&entry);
-            state.entry(now, &wide_key(&key, Addr::v4), &convert(&entry, Addr::v4));
-        }
-        for item in self.ct6.iter() {
-            let (key, entry) = item?;
-            state.entry(now, &pod_read_unaligned(&key), &pod_read_unaligned(&entry));
-        }
+        state.conntrack(now, &get(&self.ct4)?, &get(&self.ct6)?);
         for item in self.affinity.iter() {
             let (key, value) = item?;
             state.bound(now, &pod_read_unaligned(&key), &pod_read_unaligned(&value));
@@ -259,6 +246,32 @@ impl Maps {
         }
         Ok(state.sorted())
     }
+}
+
+/// Writes a table.
+fn put<const N: usize>(map: &mut Array<MapData, [u8; N]>, words: Vec<AtomicU64>) -> Result<()> {
+    let bytes: Vec<u8> = words
+        .into_iter()
+        .flat_map(|word| word.into_inner().to_ne_bytes())
+        .collect();
+    for (index, bucket) in (0..).zip(bytes.chunks_exact(N)) {
+        map.set(index, array(bucket), 0)?;
+    }
+    Ok(())
+}
+
+/// Reads a table.
+fn get<const N: usize>(map: &Array<MapData, [u8; N]>) -> Result<Vec<AtomicU64>> {
+    let mut words = Vec::new();
+    for bucket in map.iter() {
+        let bucket = bucket?;
+        words.extend(
+            bucket
+                .chunks_exact(8)
+                .map(|word| u64::from_ne_bytes(array(word)).into()),
+        );
+    }
+    Ok(words)
 }
 
 fn zeros<const N: usize>(cpus: usize) -> Result<PerCpuValues<[u8; N]>> {

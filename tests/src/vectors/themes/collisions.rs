@@ -41,7 +41,8 @@ pub(super) fn vectors() -> Vec<Vector> {
         for end in [(ct_flags::FIN, 0), (0, ct_flags::FIN), (0, 0)] {
             all.push(taken_by_a_flow_that_is_over(family, end, false));
         }
-        all.push(taken_by_half_a_flow(family));
+        all.push(taken_by_an_idle_flow(family, 115, false));
+        all.push(taken_by_an_idle_flow(family, 130, true));
         all.push(exhausted_in_a_pod(family));
     }
     all
@@ -237,16 +238,20 @@ fn taken_by_a_flow_that_is_over(family: Family, flags: (u32, u32), free: bool) -
     opens_with(vector, &scene, if free { source } else { next })
 }
 
-/// Half a flow, the other half of which was collected, is nobody's.
-fn taken_by_half_a_flow(family: Family) -> Vector {
+/// A flow that has timed out gives its port away, and none does before: 120 s are
+/// 112 ticks, and eight more may pass until a direction hears of the other.
+fn taken_by_an_idle_flow(family: Family, age: u32, free: bool) -> Vector {
     let scene = Scene::outside(family, UDP, 2);
-    let mut world = scene.world();
-    let source = snat_source(&scene, &world, 0);
-    world
-        .conntrack
-        .push(holder(&scene, 1, source).reply_seed(100, ct_flags::SEEN));
-    let title = format!("{family}, the port's flow has lost its other half");
-    opens_with(Vector::new(THEME, title, world), &scene, source)
+    let world = scene.world();
+    let (source, next) = (
+        snat_source(&scene, &world, 0),
+        snat_source(&scene, &world, 1),
+    );
+    let seen = ct_flags::SEEN;
+    let world = world.flow(&holder(&scene, 1, source), age, (seen, seen));
+    let title = format!("{family}, the port's flow has been idle for {age} ticks");
+    let vector = Vector::new(THEME, title, world);
+    opens_with(vector, &scene, if free { source } else { next })
 }
 
 /// A pod's client keeps its address: its own ports can be used up as well.

@@ -28,6 +28,8 @@ pub(super) fn vectors() -> Vec<Vector> {
             all.push(full(Scene::outside(family, proto, 1)));
             all.push(full(Scene::outside(family, proto, 2)));
             all.push(full(Scene::from_pod(family, proto, 2)));
+            all.push(locked(family, proto, 1));
+            all.push(locked(family, proto, 10));
             all.push(full_but_known(family, proto));
             all.push(reply_entry_lost(family, proto));
             all.push(forward_entry_lost(family, proto));
@@ -50,7 +52,7 @@ fn port_again(scene: Scene, end: u32) -> Vector {
     };
     let world = scene
         .world()
-        .flow(&old.flow().ids(1, 9), 60, ended(&scene, end));
+        .flow(&old.flow().ids(1, 9), 5, ended(&scene, end));
     let input = scene.first();
     let what = if end == ct_flags::FIN {
         "closed"
@@ -80,7 +82,7 @@ fn snat_port_again(family: Family, end: u32) -> Vector {
     let scene = Scene::outside(family, TCP, 2);
     let world = scene.world();
     let (flow, source) = scene.snat(&world);
-    let world = world.flow(&flow, 60, ended(&scene, end));
+    let world = world.flow(&flow, 5, ended(&scene, end));
     let input = scene.first();
     let output = input
         .clone()
@@ -111,7 +113,7 @@ fn data_after_the_end(family: Family) -> Vector {
     let scene = Scene::outside(family, TCP, 1);
     let flow = scene.flow();
     let flags = ended(&scene, ct_flags::FIN);
-    let world = scene.world().flow(&flow, 60, flags);
+    let world = scene.world().flow(&flow, 5, flags);
     let input = scene.later();
     Vector::new(THEME, format!("{family}, data after the end"), world)
         .packet(
@@ -128,7 +130,7 @@ fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector
     let scene = Scene::from_pod(family, TCP, 1);
     let flow = scene.flow();
     let flags = (scene.going() | end.0, scene.going() | end.1);
-    let world = scene.world().flow(&flow, 60, flags);
+    let world = scene.world().flow(&flow, 5, flags);
     let answer = tcp(scene.backend, scene.client, flag::SYN | flag::ACK);
     let data = tcp(scene.backend, scene.client, flag::ACK).payload(b"hello");
     let what = if end.1 == 0 { "reset" } else { "closed" };
@@ -156,6 +158,21 @@ fn full(scene: Scene) -> Vector {
     )
 }
 
+/// Another CPU is about to insert a flow; one that died while it did, long ago,
+/// does no harm.
+fn locked(family: Family, proto: u8, age: u32) -> Vector {
+    let scene = Scene::from_pod(family, proto, 2);
+    let mut world = scene.world();
+    world.locked = Some(age);
+    let input = scene.first();
+    let effect = match age {
+        1 => dropped(Reason::ConntrackBusy),
+        _ => pass(Reason::NewFlow, &input.clone().to(scene.backend)),
+    };
+    let title = format!("{family} {}, locked {age} ticks ago", name(proto));
+    Vector::new(THEME, title, world).packet(At::Pod, &input, effect)
+}
+
 fn full_but_known(family: Family, proto: u8) -> Vector {
     let scene = Scene::from_pod(family, proto, 1);
     let mut world = scene.world().flow(&scene.flow(), 0, (scene.going(), 0));
@@ -181,7 +198,7 @@ fn reply_entry_lost(family: Family, proto: u8) -> Vector {
     let scene = Scene::from_pod(family, proto, 2);
     let mut world = scene.world();
     world
-        .conntrack
+        .flows
         .push(scene.flow().forward_seed(10, scene.going()));
     let (input, answer) = (scene.later(), scene.answer(scene.client));
     let title = format!("{family} {}, the reply's half is lost", name(proto));
@@ -200,7 +217,7 @@ fn forward_entry_lost(family: Family, proto: u8) -> Vector {
     let scene = Scene::from_pod(family, proto, 2);
     let flow = scene.flow();
     let mut world = scene.world();
-    world.conntrack.push(flow.reply_seed(10, scene.going()));
+    world.flows.push(flow.reply_seed(10, scene.going()));
     let input = scene.later();
     let title = format!("{family} {}, the client's half is lost", name(proto));
     Vector::new(THEME, title, world)
