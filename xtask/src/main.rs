@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod cli;
+mod cluster;
 mod elf;
 mod lab;
 mod lint;
