@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod apiserver;
 pub mod clients;
+pub mod hooks;
 pub mod load;
 pub mod netns;
 pub mod node;
