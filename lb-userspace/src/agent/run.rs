@@ -27,7 +27,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     change::Change,
-    health::service::Servers,
+    config,
+    health::{Health, service},
     http,
     metrics::{self, Exposition},
     node::{self, Facts, Kernel},
@@ -51,12 +52,25 @@ pub struct Settings {
     pub source: Source,
     /// What the user says about the node.
     pub node: node::Settings,
-    /// Where `/healthz` and `/livez` are answered.
-    pub healthz: SocketAddr,
-    /// Where `/metrics` is answered.
-    pub metrics: SocketAddr,
+    /// Where what is answered.
+    pub servers: Servers,
+    /// How long a change may wait before the proxy is unhealthy.
+    pub health_timeout: Duration,
     /// Files for the command line.
     pub state_dir: StateDir,
+    /// The configuration file with its content: another content ends the agent.
+    pub config: Option<(PathBuf, Vec<u8>)>,
+}
+
+/// The agent's own servers.
+#[derive(Clone, Copy, Debug)]
+pub struct Servers {
+    /// Where `/healthz` and `/livez` are answered.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` is answered.
+    pub metrics: Option<SocketAddr>,
+    /// An address that cannot be bound ends the agent.
+    pub hard_fail: bool,
 }
 
 /// Inputs that wait for the straight line. A source that is faster waits.
@@ -80,13 +94,19 @@ pub fn run<D: Dataplane + Send + 'static>(
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let shared = Shared::default();
+    let shared = Shared {
+        health: Arc::new(Health::new(settings.health_timeout)),
+        ..Shared::default()
+    };
     let (inputs, queue) = mpsc::channel(QUEUE);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let guard = runtime.enter();
     serve(&settings, &shared, readings, &mut tasks);
     tasks.spawn(addresses(facts.clone(), inputs.clone()));
     tasks.spawn(source(settings.source.clone(), inputs));
+    if let Some((path, content)) = settings.config.clone() {
+        tasks.spawn(async move { config::changed(&path, &content).await });
+    }
     drop(guard);
     let (dataplane, planner) = load()?;
     let setup = Setup {
@@ -94,7 +114,7 @@ pub fn run<D: Dataplane + Send + 'static>(
         planner,
         kernel: Kernel::read()?,
         facts,
-        servers: Servers::new(runtime.handle().clone(), shared.health.clone()),
+        servers: service::Servers::new(runtime.handle().clone(), shared.health.clone()),
         node: settings.node.clone(),
         shared: shared.clone(),
     };
@@ -144,22 +164,28 @@ fn serve(
     readings: metrics::Reader,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
-    let health = shared.health.handler();
-    let address = settings.healthz;
-    tasks.spawn(async move {
-        http::serve("health", "--healthz-bind-address", address, health).await;
-        Ok(())
-    });
+    let Servers {
+        healthz,
+        metrics: scrapes,
+        hard_fail,
+    } = settings.servers;
+    if let Some(address) = healthz {
+        let handler = shared.health.handler();
+        tasks.spawn(async move {
+            let place = http::Place::new("health", "--healthz-bind-address", address);
+            http::serve(place, hard_fail, handler).await
+        });
+    }
+    let Some(address) = scrapes else { return };
     let names = shared.names.clone();
     let source: metrics::Source = Box::new(move || {
         let names = names.read().map(|n| n.clone()).unwrap_or_default();
         readings(&names)
     });
-    let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source).handler();
-    let address = settings.metrics;
+    let handler = Exposition::new(&shared.metrics, shared.health.clone(), source).handler();
     tasks.spawn(async move {
-        http::serve("metrics", "--metrics-bind-address", address, exposition).await;
-        Ok(())
+        let place = http::Place::new("metrics", "--metrics-bind-address", address);
+        http::serve(place, hard_fail, handler).await
     });
 }
 

@@ -43,5 +43,6 @@ pub use error::Error;
 pub use failure::{ApplyReport, Failure, Purge};
 pub use gc::FilterBits;
 pub use janitor::JanitorStats;
+pub use pins::{mount_bpffs, unmount_bpffs};
 pub use probe::{Feature, Features};
 pub use settings::{MapSizes, ProbeOverrides, Settings, SocketLb, XdpMode};

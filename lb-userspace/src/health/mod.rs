@@ -16,13 +16,14 @@ use serde::Serialize;
 use crate::http::{Answer, Handler};
 
 /// A change that is not in the maps after this long makes the proxy unhealthy:
-/// twice kube-proxy's sync period.
+/// twice kube-proxy's default sync period.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is known about the proxy's health.
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<State>,
+    timeout: Duration,
     /// Answers of `/healthz`, healthy and not, for the metrics.
     pub healthz: [AtomicU64; 2],
     /// Answers of `/livez`, healthy and not.
@@ -60,18 +61,24 @@ struct Family {
 
 impl Default for Health {
     fn default() -> Self {
+        Self::new(TIMEOUT)
+    }
+}
+
+impl Health {
+    /// A proxy that is unhealthy when a change waits for `timeout`.
+    pub fn new(timeout: Duration) -> Self {
         Self {
             state: Mutex::new(State {
                 families: [true; 2],
                 ..State::default()
             }),
+            timeout,
             healthz: Default::default(),
             livez: Default::default(),
         }
     }
-}
 
-impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every write leaves the state whole, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -106,7 +113,7 @@ impl Health {
 
     /// Whether no change has waited for too long: what `/livez` says.
     pub fn is_alive(&self, now: SystemTime) -> bool {
-        let late = |queued: SystemTime| now.duration_since(queued).is_ok_and(|d| d >= TIMEOUT);
+        let late = |queued: SystemTime| now.duration_since(queued).is_ok_and(|d| d >= self.timeout);
         !self.state().queued.is_some_and(late)
     }
 

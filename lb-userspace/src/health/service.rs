@@ -65,15 +65,16 @@ impl Servers {
         let (name, count, health) = (service.clone(), endpoints.clone(), self.health.clone());
         // Both families: IPv6 sockets take IPv4 too, unless the host says no.
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, check.port));
-        let task = self.runtime.spawn(http::serve(
-            "the health check of a Service",
-            "its healthCheckNodePort",
-            address,
-            Arc::new(move |_| {
-                let count = count.load(Ordering::Relaxed);
-                Some(answer(&name, count, health.is_alive(SystemTime::now())))
-            }),
-        ));
+        let what = "the health check of a Service";
+        let place = http::Place::new(what, "its healthCheckNodePort", address);
+        let handler: http::Handler = Arc::new(move |_| {
+            let count = count.load(Ordering::Relaxed);
+            Some(answer(&name, count, health.is_alive(SystemTime::now())))
+        });
+        let task = self.runtime.spawn(async move {
+            // Without a hard failure it serves until the task is aborted.
+            let _never = http::serve(place, false, handler).await;
+        });
         let new = Running {
             port: check.port,
             endpoints,

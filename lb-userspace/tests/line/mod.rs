@@ -99,6 +99,7 @@ impl Agent {
                 node_port_range: (30_000, 32_767),
                 proxy_name: None,
                 socket_lb_host_only: false,
+                bind_address: None,
             },
             kernel: Kernel {
                 local_ports: (32_768, 60_999),
