@@ -1,6 +1,6 @@
 //! A real API server: its objects are followed, and it may go away and forget.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bascule_tests::e2e::agent::Agent;
 use bascule_tests::e2e::apiserver::ApiServer;
@@ -96,4 +96,72 @@ fn services_and_endpoints_of_a_cluster_are_followed_whatever_the_server_does() {
     answered_by(&mut client, "10.97.0.22:80", &[&one]);
     refused(&mut client, "10.97.0.20:80");
     assert!(agent.is_alive());
+}
+
+#[test]
+fn a_server_that_was_away_for_long_is_followed_again_within_seconds() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let (one, two, mut client) = (node.pod(2), node.pod(3), node.sandboxed_pod(4));
+    let mut api = ApiServer::start(&node);
+    api.create(&[node_object()]);
+    api.create(&with_pods(dual("web", 20, json!({})), &[&one]));
+    let kubeconfig = api.kubeconfig().display().to_string();
+    let agent = node.agent(&["--kubeconfig", &kubeconfig]);
+    answered_by(&mut client, "10.97.0.20:80", &[&one]);
+    let health = |agent: &Agent| {
+        ["/healthz", "/livez"].map(|path| agent.health(node.netns(), path).unwrap())
+    };
+
+    // Longer than it takes for every pause between two tries to be the longest.
+    api.down();
+    let end = Instant::now() + Duration::from_secs(75);
+    client
+        .peer
+        .open(1, "10.97.0.20:80", How::Tcp)
+        .well()
+        .unwrap();
+    while Instant::now() < end {
+        client
+            .peer
+            .dial("10.97.0.20:80", How::Tcp, 20)
+            .well()
+            .unwrap();
+        // Nothing waits to be written, so the node takes new connections.
+        assert_eq!(health(&agent), [200, 200]);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    client.peer.again(1).well().unwrap();
+    agent.says(&["API server", "127.0.0.1:6443", "refused", "--apiserver"]);
+    let told = agent.log().lines().count();
+    assert!(
+        told < 40,
+        "it says that once, not every time:\n{}",
+        agent.log()
+    );
+    api.up();
+    let back = Instant::now();
+    api.replace(&slices("web", &[&two]));
+    answered_by(&mut client, "10.97.0.20:80", &[&two]);
+    let took = back.elapsed();
+    println!("followed again after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    agent.says(&["API server", "well again"]);
+
+    // One that starts while the server is away knows no more than the maps: they serve, but
+    // nobody should send new clients to a node that cannot know what changed.
+    agent.kill();
+    api.down();
+    let agent = node.agent_unready(&["--kubeconfig", &kubeconfig]);
+    agent.says(&["API server", "127.0.0.1:6443", "refused"]);
+    client
+        .peer
+        .dial("10.97.0.20:80", How::Tcp, 20)
+        .well()
+        .unwrap();
+    client.peer.again(1).well().unwrap();
+    assert_eq!(health(&agent), [503, 200]);
+    api.up();
+    agent.ready(node.netns());
+    assert_eq!(health(&agent), [200, 200]);
 }

@@ -6,5 +6,6 @@
 pub mod convert;
 pub mod manifest;
 pub mod reflect;
+mod server;
 mod slices;
 mod trouble;
