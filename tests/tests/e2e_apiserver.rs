@@ -12,6 +12,7 @@ use bascule_tests::e2e::proto::How;
 use bascule_tests::e2e::world::World;
 use serde_json::{Value, json};
 
+const WEB: &str = "10.97.0.20:80";
 const WITHIN: Duration = Duration::from_secs(20);
 
 fn answered_by(client: &mut Pod, target: &str, pods: &[&Pod]) {
@@ -98,6 +99,11 @@ fn services_and_endpoints_of_a_cluster_are_followed_whatever_the_server_does() {
     assert!(agent.is_alive());
 }
 
+/// What `/healthz` and `/livez` say.
+fn health(agent: &Agent, node: &Node) -> [u16; 2] {
+    ["/healthz", "/livez"].map(|path| agent.health(node.netns(), path).unwrap())
+}
+
 #[test]
 fn a_server_that_was_away_for_long_is_followed_again_within_seconds() {
     let world = World::new();
@@ -108,60 +114,57 @@ fn a_server_that_was_away_for_long_is_followed_again_within_seconds() {
     api.create(&with_pods(dual("web", 20, json!({})), &[&one]));
     let kubeconfig = api.kubeconfig().display().to_string();
     let agent = node.agent(&["--kubeconfig", &kubeconfig]);
-    answered_by(&mut client, "10.97.0.20:80", &[&one]);
-    let health = |agent: &Agent| {
-        ["/healthz", "/livez"].map(|path| agent.health(node.netns(), path).unwrap())
-    };
+    answered_by(&mut client, WEB, &[&one]);
 
     // Longer than it takes for every pause between two tries to be the longest.
     api.down();
     let end = Instant::now() + Duration::from_secs(75);
-    client
-        .peer
-        .open(1, "10.97.0.20:80", How::Tcp)
-        .well()
-        .unwrap();
+    client.peer.open(1, WEB, How::Tcp).well().unwrap();
     while Instant::now() < end {
-        client
-            .peer
-            .dial("10.97.0.20:80", How::Tcp, 20)
-            .well()
-            .unwrap();
+        client.peer.dial(WEB, How::Tcp, 20).well().unwrap();
         // Nothing waits to be written, so the node takes new connections.
-        assert_eq!(health(&agent), [200, 200]);
+        assert_eq!(health(&agent, &node), [200, 200]);
         std::thread::sleep(Duration::from_secs(1));
     }
     client.peer.again(1).well().unwrap();
     agent.says(&["API server", "127.0.0.1:6443", "refused", "--apiserver"]);
-    let told = agent.log().lines().count();
+    let log = agent.log();
     assert!(
-        told < 40,
-        "it says that once, not every time:\n{}",
-        agent.log()
+        log.lines().count() < 40,
+        "said once, not every time:\n{log}"
     );
     api.up();
     let back = Instant::now();
     api.replace(&slices("web", &[&two]));
-    answered_by(&mut client, "10.97.0.20:80", &[&two]);
+    answered_by(&mut client, WEB, &[&two]);
     let took = back.elapsed();
     println!("followed again after {took:?}");
     assert!(took < Duration::from_secs(8), "{took:?}");
     agent.says(&["API server", "well again"]);
+}
 
-    // One that starts while the server is away knows no more than the maps: they serve, but
-    // nobody should send new clients to a node that cannot know what changed.
+#[test]
+fn an_agent_that_starts_while_the_server_is_away_serves_what_the_maps_hold() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let (pod, mut client) = (node.pod(2), node.sandboxed_pod(3));
+    let mut api = ApiServer::start(&node);
+    api.create(&[node_object()]);
+    api.create(&with_pods(dual("web", 20, json!({})), &[&pod]));
+    let kubeconfig = api.kubeconfig().display().to_string();
+    let agent = node.agent(&["--kubeconfig", &kubeconfig]);
+    answered_by(&mut client, WEB, &[&pod]);
+    client.peer.open(1, WEB, How::Tcp).well().unwrap();
     agent.kill();
     api.down();
     let agent = node.agent_unready(&["--kubeconfig", &kubeconfig]);
     agent.says(&["API server", "127.0.0.1:6443", "refused"]);
-    client
-        .peer
-        .dial("10.97.0.20:80", How::Tcp, 20)
-        .well()
-        .unwrap();
+    client.peer.dial(WEB, How::Tcp, 20).well().unwrap();
     client.peer.again(1).well().unwrap();
-    assert_eq!(health(&agent), [503, 200]);
+    // Nobody should send new clients to a node that cannot know what changed, and nobody
+    // should restart an agent that only waits.
+    assert_eq!(health(&agent, &node), [503, 200]);
     api.up();
     agent.ready(node.netns());
-    assert_eq!(health(&agent), [200, 200]);
+    assert_eq!(health(&agent, &node), [200, 200]);
 }

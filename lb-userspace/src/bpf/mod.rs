@@ -30,6 +30,7 @@ mod pins;
 mod probe;
 mod prog;
 mod programs;
+mod required;
 mod settings;
 mod sockets;
 pub mod store;

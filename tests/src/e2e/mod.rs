@@ -12,6 +12,7 @@ pub mod objects;
 pub mod peer;
 pub mod pod;
 pub mod proto;
+pub mod seccomp;
 pub mod server;
 pub mod worker;
 pub mod world;
