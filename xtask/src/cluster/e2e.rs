@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::process::{Place, command};
+use super::process::{Place, command, output};
 use super::tools;
 use super::topology::{admin, bin, state};
 use crate::ui::{self, Colour, paint};
@@ -157,6 +157,7 @@ fn ginkgo(args: &Args, report: &Path) -> Result<Command> {
         }
         None => (command(Place::Control, program)?, admin()),
     };
+    let nodes = count_nodes(args, &kubeconfig)?;
     command
         .current_dir(report)
         .arg(format!("--focus={}", args.focus))
@@ -170,6 +171,7 @@ fn ginkgo(args: &Args, report: &Path) -> Result<Command> {
         .arg("--")
         // No cloud: nothing is asked about it.
         .arg("--provider=skeleton")
+        .arg(format!("--num-nodes={nodes}"))
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .arg(format!(
             "--kubectl-path={}",
@@ -178,6 +180,22 @@ fn ginkgo(args: &Args, report: &Path) -> Result<Command> {
         .arg(format!("--report-dir={}", report.display()))
         .arg("--disable-log-dump");
     Ok(command)
+}
+
+/// Number of nodes: some tests ask whether there are enough before they count themselves.
+fn count_nodes(args: &Args, kubeconfig: &Path) -> Result<usize> {
+    let program = bin().join("kubectl");
+    let mut kubectl = match args.is_foreign() {
+        true => Command::new(program),
+        false => command(Place::Control, program)?,
+    };
+    kubectl.env("KUBECONFIG", kubeconfig).args([
+        "get",
+        "nodes",
+        "--no-headers",
+        "--request-timeout=20s",
+    ]);
+    Ok(output(kubectl)?.lines().count())
 }
 
 /// The tests of a report that ran, by how they ended.
