@@ -233,8 +233,11 @@ pub fn mount_bpffs(path: &Path) -> Result<bool, Error> {
 /// # Errors
 /// It cannot be looked at, or is in use.
 pub fn unmount_bpffs(path: &Path) -> io::Result<()> {
-    let empty = fs::read_dir(path)?.next().is_none();
-    if !empty || fs_type(path)? != BPF_FS_MAGIC {
+    // The kernel's own iterators are in every bpffs: kernel/bpf/preload.
+    let own =
+        |e: &fs::DirEntry| !matches!(e.file_name().to_str(), Some("maps.debug" | "progs.debug"));
+    let used = fs::read_dir(path)?.flatten().any(|e| own(&e));
+    if used || fs_type(path)? != BPF_FS_MAGIC {
         return Ok(());
     }
     let c_path = CString::new(path.as_os_str().as_bytes())?;

@@ -266,7 +266,7 @@ pub static FIELDS: [Field; 71] = [
     flag("config", Text, "").honoured("and a `BasculeConfiguration` beside it"),
     flag("write-config-to", Text, "").honoured("with Bascule's own document"),
     flag("cleanup", Bool, "false").mapped("`bascule cleanup`: takes Bascule's own state off the node, and not kube-proxy's rules"),
-    flag("init-only", Bool, "false").mapped("makes what needs CAP_SYS_ADMIN: the bpffs and its directories"),
+    flag("init-only", Bool, "false").mapped("mounts the bpffs, which needs CAP_SYS_ADMIN, and ends"),
     flag("master", Text, "").honoured("another name of `--apiserver`; counts beside `--config`"),
     flag("healthz-port", Int, "10256").honoured("0: no health checks of the proxy"),
     flag("metrics-port", Int, "10249").mapped("0: no metrics; kube-proxy refuses that"),

@@ -99,7 +99,7 @@ impl Slot {
     }
 }
 
-fn index_of(pin: &str) -> Option<u32> {
+pub(super) fn index_of(pin: &str) -> Option<u32> {
     pin.strip_prefix("dev_")?.split_once('_')?.0.parse().ok()
 }
 

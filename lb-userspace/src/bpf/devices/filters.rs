@@ -103,15 +103,17 @@ fn replace(
     }
 }
 
-/// Removes our filters from a device, if there are any.
-pub(super) fn remove(device: &str) {
+/// Removes our filters from a device; whether there were any.
+pub(super) fn remove(device: &str) -> bool {
+    let mut any = false;
     for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
         let link = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None);
         if let Ok(link) = link {
             // ENOENT and EINVAL: no such filter, no such qdisc.
-            let _none = link.detach();
+            any |= link.detach().is_ok();
         }
     }
+    any
 }
 
 fn netlink_errno(error: &TcError) -> Option<i32> {

@@ -5,6 +5,7 @@ mod attach;
 mod cover;
 mod filters;
 mod netlink;
+mod qdisc;
 mod rules;
 
 use std::{
@@ -198,11 +199,20 @@ fn watch(
     }
 }
 
-/// Removes our clsact filters from every device: links end with their pins.
-pub(super) fn remove_filters() -> Result<(), Error> {
+/// Removes our clsact filters from every device, and where there were such, or
+/// links (of which these are the names), the qdisc too, unless others use it.
+/// Links themselves end with their pins.
+pub(super) fn remove_filters(links: &[String]) -> Result<(), Error> {
     for event in Netlink::subscribe()?.dump()? {
-        if let Event::Device(device) = event {
-            filters::remove(&device.name);
+        let Event::Device(device) = event else {
+            continue;
+        };
+        let filtered = filters::remove(&device.name);
+        let mut pins = links.iter().map(|pin| attach::index_of(pin));
+        if filtered || pins.any(|index| index == Some(device.index)) {
+            let call = "remove the clsact qdisc of a device";
+            qdisc::remove_if_empty(device.index)
+                .map_err(|source| Error::Netlink { call, source })?;
         }
     }
     Ok(())
