@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod apiserver;
+pub mod build;
 pub mod clients;
 pub mod hooks;
 pub mod load;
