@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{bench, build, cluster, lab, lint, setup, test};
+use crate::{bench, build, chart, cluster, image, lab, lint, setup, test};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;
@@ -38,6 +38,14 @@ enum Command {
     Setup,
     /// Build the eBPF object and the programs that embed it
     Build(build::Args),
+    /// Make a container image: one static binary and nothing else
+    Image(image::Args),
+    /// Render manifests/install.yaml from the Helm chart
+    #[command(
+        after_help = "Examples:\n  cargo xtask chart\n\nUses helm, and builds it from its Go module where it is not installed. \
+                      `cargo xtask lint` checks chart and file."
+    )]
+    Chart,
     /// Bring up a lab of namespaces with real traffic, or run the agent on this machine
     Run(lab::Args),
     /// The servers of a pod of the lab
@@ -81,6 +89,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Setup => setup::report()?,
         Command::Build(args) => build::run(&args)?,
+        Command::Image(args) => image::run(&args)?,
+        Command::Chart => chart::run()?,
         Command::Run(args) => return lab::run(&args),
         Command::LabServe(args) => lab::serve(args)?,
         Command::LabClient => lab::work()?,
