@@ -21,6 +21,7 @@ mod topology;
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Give images to all nodes: there is no registry to pull from
+    Load {
+        /// OCI or Docker archives
+        #[arg(required = true, value_name = "FILE")]
+        archives: Vec<PathBuf>,
+    },
     /// Replace the proxy on all nodes
     Proxy(Choice),
     /// Tear a node down and bring it up again, as a reboot does
@@ -114,6 +121,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             return replace(command.args(args));
         }
         Action::Exec { node, command } => return exec(&node, &command),
+        Action::Load { archives } => load(&archives)?,
         Action::Proxy(choice) => change_proxy(choice)?,
         Action::Reboot { node } => reboot(&node)?,
         Action::Apiserver { action } if action == "stop" => down::end("apiserver")?,
@@ -210,6 +218,17 @@ fn dns(wait: bool) -> Result<()> {
         );
         Ok(())
     })
+}
+
+fn load(archives: &[PathBuf]) -> Result<()> {
+    let nodes = State::load()?.nodes;
+    for archive in archives {
+        let archive = archive
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", archive.display()))?;
+        Node::first(nodes).try_for_each(|n| node::load(n, &archive))?;
+    }
+    Ok(())
 }
 
 fn change_proxy(choice: Choice) -> Result<()> {

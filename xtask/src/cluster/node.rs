@@ -179,20 +179,7 @@ fn import(node: Node) -> Result<()> {
         return Ok(());
     }
     for archive in archives()? {
-        let archive = archive.display().to_string();
-        ctr(
-            node,
-            &[
-                "-n",
-                "k8s.io",
-                "images",
-                "import",
-                "--local",
-                "--snapshotter",
-                "overlayfs",
-                &archive,
-            ],
-        )?;
+        load(node, &archive)?;
     }
     for name in STAND_INS {
         ctr(
@@ -213,6 +200,24 @@ fn import(node: Node) -> Result<()> {
         ],
     )?;
     write(&done, "")
+}
+
+/// Gives containerd the images of an archive.
+///
+/// # Errors
+/// The node does not see the file, or containerd does not understand it.
+pub(crate) fn load(node: Node, archive: &Path) -> Result<()> {
+    let import = [
+        "-n",
+        "k8s.io",
+        "images",
+        "import",
+        "--local",
+        "--snapshotter",
+        "overlayfs",
+    ];
+    let archive = archive.display().to_string();
+    ctr(node, &[&import[..], &[&archive]].concat())
 }
 
 fn ctr(node: Node, args: &[&str]) -> Result<()> {
