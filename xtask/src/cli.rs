@@ -41,11 +41,7 @@ enum Command {
     /// Make a container image: one static binary and nothing else
     Image(image::Args),
     /// Render manifests/install.yaml from the Helm chart
-    #[command(
-        after_help = "Examples:\n  cargo xtask chart\n\nUses helm, and builds it from its Go module where it is not installed. \
-                      `cargo xtask lint` checks chart and file."
-    )]
-    Chart,
+    Chart(chart::Args),
     /// Bring up a lab of namespaces with real traffic, or run the agent on this machine
     Run(lab::Args),
     /// The servers of a pod of the lab
@@ -90,7 +86,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Setup => setup::report()?,
         Command::Build(args) => build::run(&args)?,
         Command::Image(args) => image::run(&args)?,
-        Command::Chart => chart::run()?,
+        Command::Chart(args) => chart::run(&args)?,
         Command::Run(args) => return lab::run(&args),
         Command::LabServe(args) => lab::serve(args)?,
         Command::LabClient => lab::work()?,

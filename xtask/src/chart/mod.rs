@@ -52,15 +52,30 @@ const RENDERED: [(&str, &str); 12] = [
         "serviceMonitor.enabled=true,metrics.bindAddress=0.0.0.0",
         "kind: ServiceMonitor",
     ),
-    ("image.tag=9", "image: localhost/bascule:9"),
+    ("image.tag=v9", "image: localhost/bascule:v9"),
     ("log.verbosity=2", "- -vv"),
 ];
+
+/// What to do with the chart.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask chart           # writes manifests/install.yaml\n  cargo xtask chart \
+                  --check\n\nUses helm, and builds it from its Go module where it is not installed."
+)]
+pub(crate) struct Args {
+    /// Write nothing: check the chart, its values' schema, and that the file is fresh, as lint does
+    #[arg(long)]
+    check: bool,
+}
 
 /// The subcommand.
 ///
 /// # Errors
-/// Helm cannot be had, or refuses the chart.
-pub(crate) fn run() -> Result<()> {
+/// Helm cannot be had, or refuses the chart; or what is checked does not hold.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return check();
+    }
     let text = install(&Helm::ensure()?)?;
     fs::write(file(), text).with_context(|| format!("cannot write {}", file().display()))?;
     ui::say(format!("{} is up to date", file().display()));
