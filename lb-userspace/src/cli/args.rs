@@ -14,7 +14,7 @@ const EXIT_CODES: &str =
 
 /// Kubernetes services balanced in the kernel.
 #[derive(Parser, Debug)]
-#[command(name = "bascule", version, propagate_version = true, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "bascule", version = env!("BASCULE_VERSION"), propagate_version = true, about, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -216,7 +216,7 @@ pub struct AgentArgs {
     /// As `bascule cleanup`: take what agents left off this node, and end
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_possible_values = true, action = clap::ArgAction::Set)]
     pub cleanup: bool,
-    /// Read Services, EndpointSlices and Nodes from the YAML files of a directory, and follow them
+    /// Read Services, EndpointSlices and Nodes from the .yaml, .yml and .json files of a directory, but not of those below it, and follow them
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "apiserver"])]
     pub source: Option<PathBuf>,
     /// Name of this node's Node object [default: the host's name]
