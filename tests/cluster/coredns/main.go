@@ -1,5 +1,5 @@
-// A CoreDNS with the plugins that cluster DNS needs, and no others: all of them
-// together would bring in the clients of every cloud.
+// A CoreDNS with the plugins that cluster DNS and the tests' DNS servers need, and no
+// others: all of them together would bring in the clients of every cloud.
 package main
 
 import (
@@ -8,14 +8,17 @@ import (
 
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/ready"
 )
 
 // The order in which a query passes the plugins.
-var plugins = []string{"health", "ready", "errors", "cache", "loadbalance", "kubernetes"}
+var plugins = []string{"health", "ready", "log", "errors", "cache", "loadbalance", "hosts", "kubernetes", "forward"}
 
 func main() {
 	dnsserver.Directives = plugins

@@ -84,6 +84,8 @@ pub(crate) fn agnhost(root: &Path) -> Result<()> {
     }
     copy(&bin().join("agnhost"), &root.join("agnhost"))?;
     link("agnhost", &root.join("agnhost-2"))?;
+    // Tests of DNS start it as a server of their own names.
+    copy(&bin().join("coredns"), &root.join("coredns"))?;
     let porter = kubernetes_source()?.join("test/images/agnhost/porter");
     for name in ["localhost.crt", "localhost.key"] {
         let place = root.join(name);
