@@ -19,7 +19,8 @@ const HEADER: &str = "\
 ";
 
 /// Values that the chart must refuse, and what the refusal must name.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 11] = [
+    ("config=mode: iptables", "config"),
     ("k8sServiceHost=https://10.0.0.1", "k8sServiceHost"),
     ("k8sServicePort=70000", "k8sServicePort"),
     ("socketLB=some", "socketLB"),
@@ -32,7 +33,15 @@ const REFUSED: [(&str, &str); 10] = [
     ("serviceMonitor.enabled=true", "metrics.bindAddress"),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 12] = [
+const RENDERED: [(&str, &str); 14] = [
+    (
+        "config=kind: KubeProxyConfiguration",
+        "--config=/etc/bascule/",
+    ),
+    (
+        "config=kind: KubeProxyConfiguration",
+        "!--healthz-bind-address",
+    ),
     ("k8sServiceHost=fd00::1", "name: KUBERNETES_SERVICE_HOST"),
     ("socketLB=all", "- SYS_ADMIN"),
     ("closePodSockets=false", "!SYS_ADMIN"),

@@ -1,6 +1,9 @@
 {{/* The agent's command line. */}}
 {{- define "bascule.args" -}}
 - agent
+{{- if .Values.config }}
+- --config=/etc/bascule/config/config.yaml
+{{- end }}
 {{- if ne .Values.socketLB "off" }}
 - --cgroup=/host/cgroup
 {{- end }}
@@ -12,7 +15,11 @@
 {{- with .Values.podDevices }}
 - --pod-devices={{ join "," . }}
 {{- end }}
+{{- if not .Values.config }}
 - --nodeport-addresses={{ join "," .Values.nodePortAddresses }}
+- --healthz-bind-address={{ include "bascule.bind" .Values.healthz }}
+- --metrics-bind-address={{ include "bascule.bind" .Values.metrics }}
+{{- end }}
 - --service-node-port-range={{ .Values.serviceNodePortRange }}
 {{- with .Values.serviceProxyName }}
 - --service-proxy-name={{ . }}
@@ -20,8 +27,6 @@
 {{- if .Values.kubeConfigPath }}
 - --kubeconfig=/etc/bascule/kubeconfig
 {{- end }}
-- --healthz-bind-address={{ include "bascule.bind" .Values.healthz }}
-- --metrics-bind-address={{ include "bascule.bind" .Values.metrics }}
 - --log-format={{ .Values.log.format }}
 {{- if .Values.log.verbosity }}
 - -{{ repeat (int .Values.log.verbosity) "v" }}
