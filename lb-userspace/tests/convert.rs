@@ -295,7 +295,8 @@ endpoints: [{{addresses: [10.0.0.1]}}]
         panic!("{good:?}")
     };
     assert_eq!(slice.endpoints[0].weight, 7);
-    let since_epoch = trigger.duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(!trigger.ipv6);
+    let since_epoch = trigger.at.duration_since(std::time::UNIX_EPOCH).unwrap();
     // `date -ud 2026-11-21T06:00:00Z +%s`
     assert_eq!(since_epoch.as_millis(), 1_795_240_800_500);
     for (weight, time) in [("0", "x"), ("257", ""), ("heavy", "yesterday")] {

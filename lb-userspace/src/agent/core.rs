@@ -15,13 +15,17 @@ use lb_plan::{
     plan_service,
 };
 
-use super::{fold::Fold, state::Datapath};
+use super::{
+    fold::Fold,
+    latency::{NoLocal, Programming},
+    state::Datapath,
+};
 use crate::{
     backoff::Backoff,
     bpf::ApplyReport,
     change::Change,
     health::{Health, service::Servers},
-    metrics::{Metrics, epoch_seconds},
+    metrics::{IpFamily, Metrics},
     node::{self, Facts, Kernel},
     store::{Store, Touched},
 };
@@ -109,6 +113,8 @@ pub struct Core<D> {
     pub(super) troubles: BTreeMap<String, String>,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    no_local: NoLocal,
+    programming: Programming,
     not_before: Instant,
     pub(super) started: (Instant, SystemTime),
     next_tick: Instant,
@@ -150,6 +156,8 @@ impl<D: Dataplane> Core<D> {
             troubles: BTreeMap::new(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             retry_at: None,
+            no_local: NoLocal::default(),
+            programming: Programming::new(SystemTime::now()),
             not_before: now,
             started: (now, SystemTime::now()),
             next_tick: now,
@@ -186,7 +194,7 @@ impl<D: Dataplane> Core<D> {
                 if self.store.synced() && !was_synced {
                     tracing::info!("every source has been read");
                 }
-                self.shared.metrics.last_queued.set(epoch_seconds(wall));
+                self.shared.metrics.queued(&self.families(), wall);
             }
         }
         // Before that, changes wait for the source, which is no fault of the proxy.
@@ -198,6 +206,13 @@ impl<D: Dataplane> Core<D> {
     /// Whether the snapshot differs from what was planned.
     fn is_behind(&self) -> bool {
         !self.planned || self.facts_changed || self.store.is_touched()
+    /// The families that the node has.
+    fn families(&self) -> Vec<IpFamily> {
+        let has = [self.view.ipv4, self.view.ipv6];
+        let both = IpFamily::ALL.into_iter().zip(has);
+        both.filter(|(_, has)| *has).map(|(f, _)| f).collect()
+    }
+
     }
 
     /// When [`Self::work`] is due next.
@@ -244,6 +259,7 @@ impl<D: Dataplane> Core<D> {
         if full {
             let all: Vec<ServiceKey> = self.store.services().cloned().collect();
             self.planner.retain(|key| self.store.service(key).is_some());
+        self.programming.take(&touched.triggers);
             all.iter().for_each(|key| self.plan(key));
         }
         // What is gone is only among the touched.
@@ -262,16 +278,11 @@ impl<D: Dataplane> Core<D> {
         self.settled();
         self.names_stale |= full || touched.service_changes > 0;
         let wall = SystemTime::now();
-        self.shared
-            .metrics
-            .synced_round(full, start.elapsed(), wall);
-        let programmed = touched.triggers.iter().filter(|t| **t >= self.started.1);
-        for took in programmed.filter_map(|t| wall.duration_since(*t).ok()) {
-            self.shared
-                .metrics
-                .network_programming
-                .observe(took.as_secs_f64());
-        }
+        let whole = (self.dataplane.pending() == 0).then_some(wall);
+        let families = self.families();
+        let m = &self.shared.metrics;
+        m.synced_round(&families, full, (start.elapsed(), whole));
+        self.no_local.tell(&families, m);
         if !std::mem::replace(&mut self.planned, true) {
             let services = self.planner.services();
             tracing::info!(services, took = ?start.elapsed(), "the maps are programmed");
@@ -307,7 +318,7 @@ impl<D: Dataplane> Core<D> {
             );
         }
         let health = &self.shared.health;
-        health.leaving(node.is_some_and(|n| n.leaving));
+        health.node(node.map(|n| n.leaving));
         let view = node::view(&self.node, node, &self.facts);
         health.families(view.ipv4, view.ipv6);
         self.configure(node::config(&self.node, &view, &self.kernel));
@@ -340,7 +351,11 @@ impl<D: Dataplane> Core<D> {
                 check = plan.health_check;
                 self.planner.upsert(plan);
             }
-            None => self.planner.remove(key),
+            None => {
+                self.no_local.removed(key);
+                self.planner.remove(key);
+            }
+                self.no_local.planned(&plan);
         }
         self.servers.set(key, check);
     }
@@ -372,4 +387,5 @@ impl<D: Dataplane> Core<D> {
         self.updated = Some(wall);
         self.shared.health.updated(wall);
     }
+        self.programming.done(wall, &self.shared.metrics);
 }

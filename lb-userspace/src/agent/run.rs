@@ -60,6 +60,8 @@ pub struct Settings {
     pub state_dir: StateDir,
     /// The configuration file with its content: another content ends the agent.
     pub config: Option<(PathBuf, Vec<u8>)>,
+    /// The configuration in force, to be shown.
+    pub configz: serde_json::Value,
 }
 
 /// The agent's own servers.
@@ -100,13 +102,12 @@ pub fn run<D: Dataplane + Send + 'static>(
     };
     let (inputs, queue) = mpsc::channel(QUEUE);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if matches!(settings.source, Source::Cluster(_)) {
+        shared.health.need_node();
+    }
     let guard = runtime.enter();
     serve(&settings, &shared, readings, &mut tasks);
-    tasks.spawn(addresses(facts.clone(), inputs.clone()));
-    tasks.spawn(source(settings.source.clone(), inputs));
-    if let Some((path, content)) = settings.config.clone() {
-        tasks.spawn(async move { config::changed(&path, &content).await });
-    }
+    follow(&settings, &facts, inputs, &mut shared, &mut tasks);
     drop(guard);
     let (dataplane, planner) = load()?;
     let setup = Setup {
@@ -182,7 +183,8 @@ fn serve(
         let names = names.read().map(|n| n.clone()).unwrap_or_default();
         readings(&names)
     });
-    let handler = Exposition::new(&shared.metrics, shared.health.clone(), source).handler();
+    let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source);
+    let handler = exposition.handler(settings.configz.clone());
     tasks.spawn(async move {
         let place = http::Place::new("metrics", "--metrics-bind-address", address);
         http::serve(place, hard_fail, handler).await

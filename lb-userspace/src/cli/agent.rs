@@ -82,8 +82,9 @@ fn serve(
         health_timeout: resolved.kube.health_timeout(),
         state_dir,
         config: resolved.file.clone(),
+        configz: resolved.kube.document(),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node.name, "starts");
+    tracing::info!(version = env!("BASCULE_VERSION"), node = %settings.node.name, "starts");
     let limits = plan_limits(&datapath.sizes);
     let readings = kernel::readings(&datapath.bpffs);
     run::run(

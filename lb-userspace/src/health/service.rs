@@ -86,13 +86,13 @@ impl Servers {
 
 /// What a load balancer reads: 200 with at least one endpoint here.
 fn answer(service: &ServiceKey, endpoints: u32, alive: bool) -> Answer {
-    let body = serde_json::json!({
-        "service": {"namespace": &*service.namespace, "name": &*service.name},
-        "localEndpoints": endpoints,
-        "serviceProxyHealthy": alive,
-    });
+    // As kube-proxy writes it, byte for byte. Names need no escapes.
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\t\"localEndpoints\": {endpoints},\n\t\"serviceProxyHealthy\": {alive}\n}}",
+        service.namespace, service.name
+    );
     let status = if endpoints > 0 && alive { 200 } else { 503 };
-    let mut answer = Answer::json(status, body.to_string());
+    let mut answer = Answer::json(status, body);
     let weight = ("x-load-balancing-endpoint-weight", endpoints.to_string());
     answer.headers.push(weight);
     answer
@@ -117,5 +117,15 @@ mod tests {
             assert_eq!(body["service"]["name"], "web");
             assert_eq!(answer.headers[1].1, endpoints.to_string());
         }
+        // From the template of kubernetes v1.36.3, pkg/proxy/healthcheck/service_health.go.
+        let expected = "{
+\t\"service\": {
+\t\t\"namespace\": \"shop\",
+\t\t\"name\": \"web\"
+\t},
+\t\"localEndpoints\": 2,
+\t\"serviceProxyHealthy\": true
+}";
+        assert_eq!(answer(&service, 2, true).body, expected);
     }
 }
