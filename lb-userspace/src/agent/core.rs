@@ -110,11 +110,11 @@ pub struct Core<D> {
     pub(super) shared: Shared,
     servers: Servers,
     pub(super) fold: Fold,
+    no_local: NoLocal,
+    programming: Programming,
     pub(super) troubles: BTreeMap<String, String>,
     backoff: Backoff,
     retry_at: Option<Instant>,
-    no_local: NoLocal,
-    programming: Programming,
     not_before: Instant,
     pub(super) started: (Instant, SystemTime),
     next_tick: Instant,
@@ -153,11 +153,11 @@ impl<D: Dataplane> Core<D> {
             shared: setup.shared,
             servers: setup.servers,
             fold: Fold::default(),
+            no_local: NoLocal::default(),
+            programming: Programming::new(SystemTime::now()),
             troubles: BTreeMap::new(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             retry_at: None,
-            no_local: NoLocal::default(),
-            programming: Programming::new(SystemTime::now()),
             not_before: now,
             started: (now, SystemTime::now()),
             next_tick: now,
@@ -203,9 +203,6 @@ impl<D: Dataplane> Core<D> {
         }
     }
 
-    /// Whether the snapshot differs from what was planned.
-    fn is_behind(&self) -> bool {
-        !self.planned || self.facts_changed || self.store.is_touched()
     /// The families that the node has.
     fn families(&self) -> Vec<IpFamily> {
         let has = [self.view.ipv4, self.view.ipv6];
@@ -213,6 +210,9 @@ impl<D: Dataplane> Core<D> {
         both.filter(|(_, has)| *has).map(|(f, _)| f).collect()
     }
 
+    /// Whether the snapshot differs from what was planned.
+    fn is_behind(&self) -> bool {
+        !self.planned || self.facts_changed || self.store.is_touched()
     }
 
     /// When [`Self::work`] is due next.
@@ -256,10 +256,10 @@ impl<D: Dataplane> Core<D> {
         let touched = self.store.take_touched();
         let full = self.look_at_node(&touched) || !self.planned;
         self.count(&touched);
+        self.programming.take(&touched.triggers);
         if full {
             let all: Vec<ServiceKey> = self.store.services().cloned().collect();
             self.planner.retain(|key| self.store.service(key).is_some());
-        self.programming.take(&touched.triggers);
             all.iter().for_each(|key| self.plan(key));
         }
         // What is gone is only among the touched.
@@ -349,13 +349,13 @@ impl<D: Dataplane> Core<D> {
             Some((service, slices)) => {
                 let plan = plan_service(service, &slices, &self.view);
                 check = plan.health_check;
+                self.no_local.planned(&plan);
                 self.planner.upsert(plan);
             }
             None => {
                 self.no_local.removed(key);
                 self.planner.remove(key);
             }
-                self.no_local.planned(&plan);
         }
         self.servers.set(key, check);
     }
@@ -384,8 +384,8 @@ impl<D: Dataplane> Core<D> {
         self.retry_at = None;
         self.backoff.reset();
         let wall = SystemTime::now();
+        self.programming.done(wall, &self.shared.metrics);
         self.updated = Some(wall);
         self.shared.health.updated(wall);
     }
-        self.programming.done(wall, &self.shared.metrics);
 }

@@ -100,14 +100,18 @@ pub fn run<D: Dataplane + Send + 'static>(
         health: Arc::new(Health::new(settings.health_timeout)),
         ..Shared::default()
     };
-    let (inputs, queue) = mpsc::channel(QUEUE);
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     if matches!(settings.source, Source::Cluster(_)) {
         shared.health.need_node();
     }
+    let (inputs, queue) = mpsc::channel(QUEUE);
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let guard = runtime.enter();
     serve(&settings, &shared, readings, &mut tasks);
-    follow(&settings, &facts, inputs, &mut shared, &mut tasks);
+    tasks.spawn(addresses(facts.clone(), inputs.clone()));
+    tasks.spawn(source(settings.source.clone(), inputs));
+    if let Some((path, content)) = settings.config.clone() {
+        tasks.spawn(async move { config::changed(&path, &content).await });
+    }
     drop(guard);
     let (dataplane, planner) = load()?;
     let setup = Setup {
