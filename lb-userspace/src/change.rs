@@ -115,6 +115,17 @@ pub struct ObjectProblem {
     pub message: String,
 }
 
+/// Something new to tell about an object, where its users look.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// The object.
+    pub object: ObjectKey,
+    /// A stable identifier in CamelCase.
+    pub reason: &'static str,
+    /// One sentence: what is wrong, and what to do.
+    pub message: String,
+}
+
 /// An object, converted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Object {

@@ -14,6 +14,7 @@ use lb_plan::{
     op::Batch,
     plan_service,
 };
+use tokio::sync::mpsc;
 
 use super::{
     fold::Fold,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     bpf::ApplyReport,
-    change::Change,
+    change::{Change, Notice},
     health::{Health, service::Servers},
     metrics::{IpFamily, Metrics},
     node::{self, Facts, Kernel},
@@ -75,6 +76,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Service ids and their service ports.
     pub names: Arc<RwLock<Arc<BTreeMap<u32, ServicePortKey>>>>,
+    /// What is new about objects, for Kubernetes Events; none without a cluster.
+    pub events: Option<mpsc::Sender<Notice>>,
 }
 
 /// What a [`Core`] is made of.

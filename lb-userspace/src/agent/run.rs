@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    change::Change,
+    change::{Change, Notice},
     config,
     health::{Health, service},
     http,
     metrics::{self, Exposition},
     node::{self, Facts, Kernel},
     source::dir::Dir,
-    watch::reflect,
+    watch::{self, reflect},
 };
 
 /// Where objects come from.
@@ -77,6 +77,8 @@ pub struct Servers {
 
 /// Inputs that wait for the straight line. A source that is faster waits.
 const QUEUE: usize = 4096;
+/// What waits to be said by Events. More is said on the log alone.
+const NOTICES: usize = 64;
 /// Files for the command line are written this often at most.
 const TELL: Duration = Duration::from_millis(250);
 
@@ -96,7 +98,7 @@ pub fn run<D: Dataplane + Send + 'static>(
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let shared = Shared {
+    let mut shared = Shared {
         health: Arc::new(Health::new(settings.health_timeout)),
         ..Shared::default()
     };
@@ -107,11 +109,7 @@ pub fn run<D: Dataplane + Send + 'static>(
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let guard = runtime.enter();
     serve(&settings, &shared, readings, &mut tasks);
-    tasks.spawn(addresses(facts.clone(), inputs.clone()));
-    tasks.spawn(source(settings.source.clone(), inputs));
-    if let Some((path, content)) = settings.config.clone() {
-        tasks.spawn(async move { config::changed(&path, &content).await });
-    }
+    follow(&settings, &facts, inputs, &mut shared, &mut tasks);
     drop(guard);
     let (dataplane, planner) = load()?;
     let setup = Setup {
@@ -195,6 +193,26 @@ fn serve(
     });
 }
 
+/// Starts whatever follows something: addresses, objects, the configuration.
+fn follow(
+    settings: &Settings,
+    facts: &Facts,
+    inputs: mpsc::Sender<Input>,
+    shared: &mut Shared,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    tasks.spawn(addresses(facts.clone(), inputs.clone()));
+    if let Source::Cluster(cluster) = &settings.source {
+        let (notices, waiting) = mpsc::channel(NOTICES);
+        shared.events = Some(notices);
+        tasks.spawn(events(cluster.clone(), waiting));
+    }
+    tasks.spawn(source(settings.source.clone(), inputs));
+    if let Some((path, content)) = settings.config.clone() {
+        tasks.spawn(async move { config::changed(&path, &content).await });
+    }
+}
+
 async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
     let (tx, mut changes) = mpsc::channel::<Change>(64);
     let forward = async {
@@ -216,6 +234,12 @@ async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<(
     let (followed, ()) = tokio::join!(follow, forward);
     followed?;
     anyhow::bail!("the source of objects has ended")
+}
+
+/// Writes Events. Its end is not the agent's.
+async fn events(cluster: reflect::Settings, notices: mpsc::Receiver<Notice>) -> anyhow::Result<()> {
+    watch::events::write(cluster, notices).await;
+    std::future::pending().await
 }
 
 /// Follows the node's addresses; what goes wrong there is tried again.

@@ -125,7 +125,7 @@ pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result
 }
 
 /// The client, and the URL of its server, for messages.
-async fn client(settings: &Settings) -> Result<(Client, String), Error> {
+pub(super) async fn client(settings: &Settings) -> Result<(Client, String), Error> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let failed = |source| Error::Kubeconfig {
