@@ -200,6 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn dashboards_ask_for_metrics_that_exist() {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        // A test of the agent's holds this list and its metrics together.
+        let list = read(paths::root().join("docs/metrics.md"));
+        let dashboard = read(chart().join("dashboards/bascule.json"));
+        let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let metrics: Vec<_> = words
+            .filter(|w| w.starts_with("bascule_") || w.starts_with("kubeproxy_"))
+            .map(|w| w.trim_end_matches("_bucket"))
+            .collect();
+        assert!(metrics.len() > 5, "{metrics:?}");
+        for metric in metrics {
+            assert!(list.contains(&format!("`{metric}`")), "{metric}");
+        }
+    }
+
+    #[test]
     fn blank_lines_do_not_count() {
         assert_eq!(without_blanks("a:\n  b\n\n---\n \nc"), "a:\n  b\n---\nc\n");
     }
