@@ -178,18 +178,23 @@ fn of_conntrack(name: &str) -> bool {
 
 /// The file is what kube-proxy v1.36.3 registers for mode nftables, every metric
 /// with every label used once, but for those of nftables itself.
-#[test]
-fn kube_proxys_metrics_have_its_types_labels_and_buckets() {
+#[tokio::test]
+async fn kube_proxys_metrics_have_its_types_labels_and_buckets() {
     let theirs = include_str!("kube_proxy/metrics.txt");
-    let text = exposition(&used()).text();
+    let answer = ask(exposition(&used()), "GET /metrics").await;
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
     let mut expected = families(theirs);
     expected.retain(|(name, _)| !of_conntrack(name));
-    let mut found = families(&text);
+    let mut found = families(text);
     found.retain(|(name, _)| name.starts_with("kubeproxy_"));
     assert_eq!(found, expected);
     let mut expected = series(theirs);
     expected.retain(|(name, _)| !of_conntrack(name));
-    assert_eq!(series(&text), expected);
+    assert_eq!(series(text), expected);
 }
 
 #[test]
@@ -207,20 +212,24 @@ fn the_page_has_every_metric_and_no_other() {
     assert_eq!(listed, found);
 }
 
-#[tokio::test]
-async fn the_server_answers_get_and_head_and_nothing_else() {
+/// The answer of a metrics server to a request.
+async fn ask(exposition: Exposition, line: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let handler = exposition(&Metrics::default()).handler(serde_json::json!({"mode": "nftables"}));
+    let handler = exposition.handler(serde_json::json!({"mode": "nftables"}));
     let server = tokio::spawn(async move { http::accept(listener, handler).await });
-    let ask = async |line: &str| {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    server.abort();
+    answer
+}
+
+#[tokio::test]
+async fn the_server_answers_get_and_head_and_nothing_else() {
+    let ask = async |line: &str| ask(exposition(&Metrics::default()), line).await;
     let metrics = ask("GET /metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert!(
@@ -239,5 +248,4 @@ async fn the_server_answers_get_and_head_and_nothing_else() {
     assert!(ask("GET /configz").await.ends_with(configz));
     assert!(ask("GET /other").await.starts_with("HTTP/1.1 404 "));
     assert!(ask("POST /metrics").await.starts_with("HTTP/1.1 405 "));
-    server.abort();
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-use super::{Metrics, Source, readings};
+use super::{Metrics, Source, process, readings};
 use crate::{
     health::Health,
     http::{Answer, Handler},
@@ -22,6 +22,7 @@ impl Exposition {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         registry.register_collector(Box::new(readings::Collector::new(health, source)));
+        registry.register_collector(Box::new(process::Collector));
         Self { registry }
     }
 

@@ -4,6 +4,7 @@
 
 mod exposition;
 pub mod labels;
+mod process;
 pub mod readings;
 
 use std::{
