@@ -86,8 +86,14 @@ enum Action {
         #[arg(required = true, value_name = "FILE")]
         archives: Vec<PathBuf>,
     },
-    /// Replace the proxy on all nodes
-    Proxy(Choice),
+    /// Replace the proxy on all nodes, or start it anew; one of another kind leaves nothing behind
+    Proxy {
+        /// Do not wait until it serves
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        proxy: Choice,
+    },
     /// Tear a node down and bring it up again, as a reboot does
     Reboot {
         /// The node: n1, n2, …
@@ -122,7 +128,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         Action::Exec { node, command } => return exec(&node, &command),
         Action::Load { archives } => load(&archives)?,
-        Action::Proxy(choice) => change_proxy(choice)?,
+        Action::Proxy { no_wait, proxy } => change_proxy(proxy, !no_wait)?,
         Action::Reboot { node } => reboot(&node)?,
         Action::Apiserver { action } if action == "stop" => down::end("apiserver")?,
         Action::Apiserver { .. } => control::start_apiserver()?,
@@ -182,9 +188,10 @@ fn bring_up(state: &State) -> Result<()> {
     control::start()?;
     nodes.clone().try_for_each(node::start)?;
     nodes.clone().try_for_each(node::join_cluster)?;
-    nodes
-        .clone()
-        .try_for_each(|n| proxy::start(n, &state.proxy))?;
+    for node in nodes {
+        proxy::start(node, &state.proxy)?;
+        proxy::wait(node, state.proxy.proxy)?;
+    }
     dns(state.proxy.proxy != Kind::None)
 }
 
@@ -231,14 +238,23 @@ fn load(archives: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn change_proxy(choice: Choice) -> Result<()> {
+fn change_proxy(choice: Choice, wait: bool) -> Result<()> {
     let mut state = State::load()?;
-    for node in Node::first(state.nodes) {
-        proxy::stop(node, &state.proxy)?;
+    let nodes = Node::first(state.nodes);
+    for node in nodes.clone() {
+        proxy::stop(node)?;
+        if state.proxy.proxy != choice.proxy {
+            proxy::clean(node, state.proxy.proxy)?;
+        }
         proxy::start(node, &choice)?;
     }
     state.proxy = choice;
-    state.store()
+    state.store()?;
+    if wait {
+        let kind = state.proxy.proxy;
+        nodes.clone().try_for_each(|n| proxy::wait(n, kind))?;
+    }
+    Ok(())
 }
 
 fn reboot(word: &str) -> Result<()> {
@@ -249,6 +265,7 @@ fn reboot(word: &str) -> Result<()> {
     node::make(node, state.nodes)?;
     node::start(node)?;
     proxy::start(node, &state.proxy)?;
+    proxy::wait(node, state.proxy.proxy)?;
     node::join_cluster(node)
 }
 

@@ -52,10 +52,10 @@ fn daemon(node: Node) -> Daemon {
     Daemon::named(format!("{}.proxy", node.name()))
 }
 
-/// Starts the proxy on a node and waits until it says that it serves.
+/// Starts the proxy on a node.
 ///
 /// # Errors
-/// It cannot be started, or does not serve.
+/// It cannot be started.
 pub(crate) fn start(node: Node, choice: &Choice) -> Result<()> {
     let command = match choice.proxy {
         Kind::None => return Ok(()),
@@ -77,14 +77,19 @@ pub(crate) fn start(node: Node, choice: &Choice) -> Result<()> {
             proxy
         }
     };
-    let daemon = daemon(node);
-    daemon.start(command)?;
-    wait_for(
-        &format!("the proxy on {} serves", node.name()),
-        PATIENCE,
-        Some(&daemon),
-        || healthy(node),
-    )
+    daemon(node).start(command).map(|_| ())
+}
+
+/// Waits until the proxy on a node says that it serves.
+///
+/// # Errors
+/// It ended, or does not serve in time.
+pub(crate) fn wait(node: Node, kind: Kind) -> Result<()> {
+    if kind == Kind::None {
+        return Ok(());
+    }
+    let what = format!("the proxy on {} serves", node.name());
+    wait_for(&what, PATIENCE, Some(&daemon(node)), || healthy(node))
 }
 
 fn healthy(node: Node) -> Result<()> {
@@ -131,15 +136,22 @@ fn display(paths: &[PathBuf]) -> String {
     all.join(" or ")
 }
 
-/// Ends the proxy on a node, and removes what it left in the node's kernel.
+/// Ends the proxy on a node.
 ///
 /// # Errors
-/// It does not end, or its rules stay.
-pub(crate) fn stop(node: Node, choice: &Choice) -> Result<()> {
-    daemon(node).stop(GRACE)?;
-    match choice.proxy {
+/// It does not end.
+pub(crate) fn stop(node: Node) -> Result<()> {
+    daemon(node).stop(GRACE)
+}
+
+/// Removes what a proxy left in a node's kernel.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn clean(node: Node, kind: Kind) -> Result<()> {
+    match kind {
         Kind::None => Ok(()),
-        Kind::Bascule => clean(node),
+        Kind::Bascule => unpin(node),
         Kind::KubeProxy => {
             let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
             proxy
@@ -152,7 +164,7 @@ pub(crate) fn stop(node: Node, choice: &Choice) -> Result<()> {
 }
 
 /// The agent's links and maps live by their pins only.
-fn clean(node: Node) -> Result<()> {
+fn unpin(node: Node) -> Result<()> {
     let mut rm = command(Place::Node(node), "rm")?;
     rm.args(["-rf", "/sys/fs/bpf/bascule", "/run/bascule"]);
     output(rm).map(|_| ())
