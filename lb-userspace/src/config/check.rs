@@ -24,6 +24,7 @@ impl KubeProxy {
         self.check_node_ports(&mut errors);
         self.check_local(&mut errors);
         self.check_logging(&mut errors);
+        self.check_hidden_metrics(&mut errors);
         match errors.is_empty() {
             true => Ok(()),
             false => Err(errors),
@@ -67,7 +68,9 @@ impl KubeProxy {
             let other = field.path.split_once('.').is_some_and(|(of, _)| {
                 matches!(of, "iptables" | "ipvs" | "nftables") && of != mode
             });
-            if !other && self.nanos(field.path) < 0 {
+            let positive =
+                field.path.ends_with("yncPeriod") && !field.path.ends_with("minSyncPeriod");
+            if !other && !positive && self.nanos(field.path) < 0 {
                 let value = self.text(field.path);
                 errors.push(format!("{}: {value} must be 0 or more", field.path));
             }
@@ -82,7 +85,7 @@ impl KubeProxy {
                 self.nanos("logging.flushFrequency"),
             ),
         ] {
-            if nanos == 0 {
+            if nanos <= 0 {
                 errors.push(format!("{path}: must be more than 0"));
             }
         }
@@ -179,14 +182,49 @@ impl KubeProxy {
         if !matches!(format.as_str(), "text" | "json") {
             errors.push(format!("logging.format: {format:?} must be text or json"));
         }
+        self.check_buffers(errors);
         let patterns = self.get("logging.vmodule");
-        let patterns = patterns.as_array().into_iter().flatten();
+        let patterns = patterns.as_array().map(Vec::as_slice).unwrap_or_default();
+        if format == "json" && !patterns.is_empty() {
+            errors.push("logging.vmodule: only for the format text".into());
+        }
+        let patterns = patterns.iter();
         for pattern in patterns.map(|item| item["filePattern"].as_str().unwrap_or_default()) {
             if pattern.is_empty() || pattern.contains(['=', ',']) {
                 errors.push(format!(
                     "logging.vmodule: {pattern:?} must not be empty, nor have = or ,"
                 ));
             }
+        }
+    }
+
+    /// Buffers are behind a gate that is off (component-base, logs/api/v1).
+    fn check_buffers(&self, errors: &mut Vec<String>) {
+        let gate = "LoggingAlphaOptions";
+        let open = self.get("featureGates")[gate] == true;
+        for format in ["text", "json"] {
+            let path = format!("logging.options.{format}.infoBufferSize");
+            let value = self.get(&path);
+            let text = value.as_str().map_or_else(|| value.to_string(), Into::into);
+            // resource.Quantity: digits, then a suffix.
+            let number = text.trim_end_matches(|c: char| "inumkKMGTPE".contains(c));
+            match number.parse::<f64>() {
+                Err(_) => errors.push(format!("{path}: {text:?} must be a size such as 4Mi")),
+                Ok(size) if size != 0.0 && !open => {
+                    errors.push(format!("{path}: the feature gate {gate} is off"));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Of Kubernetes 1.36, whose configuration this is, only the version before.
+    fn check_hidden_metrics(&self, errors: &mut Vec<String>) {
+        let version = self.text("showHiddenMetricsForVersion");
+        if !matches!(version.as_str(), "" | "1.35") {
+            errors.push(format!(
+                "showHiddenMetricsForVersion: {version:?} must be left out or be 1.35, the previous minor version"
+            ));
         }
     }
 }

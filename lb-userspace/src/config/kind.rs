@@ -49,8 +49,8 @@ impl Kind {
             Self::Text | Self::Ip | Self::IpPort => wrong("a string"),
             Self::Bool if value.is_boolean() => Ok(value.clone()),
             Self::Bool => wrong("true or false"),
-            Self::Int => match value.as_i64().map(i32::try_from) {
-                Some(Ok(_)) => Ok(value.clone()),
+            Self::Int => match whole(value).map(i32::try_from) {
+                Some(Ok(number)) => Ok(number.into()),
                 _ => wrong("a whole number of 32 bits"),
             },
             Self::Float if value.is_number() => Ok(value.clone()),
@@ -65,7 +65,11 @@ impl Kind {
                 _ => wrong("a list of strings"),
             },
             Self::Gates => match value.as_object() {
-                Some(gates) if gates.values().all(Value::is_boolean) => Ok(value.clone()),
+                Some(gates) if gates.values().all(|g| g.is_boolean() || g.is_null()) => {
+                    let gates = gates.iter();
+                    let gate = |(name, is): (&String, &Value)| (name.clone(), (*is == true).into());
+                    Ok(Value::Object(gates.map(gate).collect()))
+                }
                 _ => wrong("names with true or false"),
             },
             Self::Vmodule => match value.as_array() {
@@ -127,6 +131,14 @@ pub fn is_zero(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
     }
+}
+
+/// A number without a fraction, however it is written.
+fn whole(value: &Value) -> Option<i64> {
+    let fraction = value
+        .as_f64()
+        .filter(|f| f.fract() == 0.0 && f.abs() < 1e15);
+    value.as_i64().or(fraction.map(|f| f as i64))
 }
 
 fn is_pattern(item: &Value) -> bool {

@@ -71,6 +71,9 @@ impl KubeProxy {
             origin: Origin::Flags,
             values: set.map(|(field, value)| (key(field), value)).collect(),
         };
+        if let Some(name) = config.values.get_mut("hostnameOverride") {
+            *name = lower(name);
+        }
         // The flags are named after iptables, and count in mode nftables too.
         if config.mode() == "nftables" {
             for name in ["masqueradeAll", "syncPeriod", "minSyncPeriod"] {
@@ -102,7 +105,10 @@ impl KubeProxy {
                     all.extend(known.as_array().into_iter().flatten().cloned());
                     self.values.insert(field.path, all.into());
                 }
-                path if path.starts_with("logging.") || path == "hostnameOverride" => {
+                "hostnameOverride" => {
+                    self.values.insert(field.path, lower(&value));
+                }
+                path if path.starts_with("logging.") => {
                     self.values.insert(field.path, value);
                 }
                 _ => ignored.push(field.flag),
@@ -270,15 +276,16 @@ impl KubeProxy {
         // kube-proxy completes its flags' defaults before it reads them.
         let v6 = self.origin == Origin::File
             && ip(&self.text("bindAddress")).is_some_and(|ip| ip.is_ipv6());
-        let port = match self.origin {
+        // The flag of the port counts for an address without one, and no more.
+        let given = match self.origin {
             Origin::Flags => u16::try_from(flag).unwrap_or(port),
             Origin::File => port,
         };
         let text = self.text(path);
         match ip(&text) {
             _ if text.is_empty() => format!("{}:{port}", defaults[usize::from(v6)]),
-            Some(IpAddr::V6(_)) => format!("[{text}]:{port}"),
-            Some(IpAddr::V4(_)) => format!("{text}:{port}"),
+            Some(IpAddr::V6(_)) => format!("[{text}]:{given}"),
+            Some(IpAddr::V4(_)) => format!("{text}:{given}"),
             None => text,
         }
     }
@@ -328,6 +335,12 @@ impl KubeProxy {
 struct Place<'a> {
     unknown: &'a mut Vec<String>,
     errors: &'a mut Vec<String>,
+}
+
+/// Kubernetes' names are in lower case (`processHostnameOverrideFlag`).
+fn lower(name: &Value) -> Value {
+    let name = name.as_str().unwrap_or_default();
+    name.trim().to_lowercase().into()
 }
 
 /// How the value of a field is kept: by its path, or by the name of its flag.

@@ -127,6 +127,8 @@ fn yaml(text: &str, lenient: bool) -> Result<Value, String> {
     let options = serde_saphyr::options! {
         duplicate_keys: if lenient { LastWins } else { Error },
         with_snippet: false,
+        // Kubernetes reads YAML 1.1.
+        legacy_octal_numbers: true,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|e| {
         let text = e.to_string();

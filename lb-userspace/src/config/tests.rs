@@ -111,7 +111,27 @@ fn files_that_are_wrong_are_refused_with_the_field() {
 }
 
 /// Fields, and what is said of them.
-const REFUSED: [(&str, &str); 17] = [
+const REFUSED: [(&str, &str); 22] = [
+    (
+        "showHiddenMetricsForVersion: '1.34'",
+        "showHiddenMetricsForVersion",
+    ),
+    (
+        "logging: {flushFrequency: -5}",
+        "logging.flushFrequency: must be more than 0",
+    ),
+    (
+        "logging: {options: {text: {infoBufferSize: 4Mi}}}",
+        "LoggingAlphaOptions is off",
+    ),
+    (
+        "logging: {options: {json: {infoBufferSize: x}}}",
+        "infoBufferSize: \"x\" must be a size",
+    ),
+    (
+        "logging: {format: json, vmodule: [{filePattern: a, verbosity: 1}]}",
+        "only for the format text",
+    ),
     (
         "iptables: {masqueradeBit: 32}",
         "iptables.masqueradeBit: 32 must be 31 or less",
@@ -169,6 +189,8 @@ fn what_kube_proxy_refuses_is_refused() {
         "nftables: {masqueradeBit: 77}",
         "ipvs: {excludeCIDRs: [x], tcpTimeout: -1s}",
         "nodePortAddresses: ['010.0.0.0/8']",
+        "showHiddenMetricsForVersion: '1.35'",
+        "featureGates: {LoggingAlphaOptions: true}\nlogging: {options: {text: {infoBufferSize: 4Mi}}}",
     ] {
         assert_eq!(kube(fields).check(), Ok(()), "{fields}");
     }
@@ -212,6 +234,37 @@ fn defaults_are_those_of_the_mode() {
     let own = KubeProxy::from_flags([]);
     assert_eq!(own.node_port_addresses(), NodePortAddresses::Primary);
     assert!(own.localhost_node_ports());
+}
+
+#[test]
+fn the_flags_of_ports_count_where_the_address_has_none() {
+    let healthz = |address: &str, port: i64| {
+        let flag = |name: &str| FIELDS.iter().find(|f| f.flag == name).unwrap();
+        let address = (flag("healthz-bind-address"), address.into());
+        KubeProxy::from_flags([address, (flag("healthz-port"), port.into())]).healthz()
+    };
+    assert_eq!(healthz("1.2.3.4", 5), "1.2.3.4:5".parse().ok());
+    assert_eq!(healthz("::1", 5), "[::1]:5".parse().ok());
+    assert_eq!(healthz("1.2.3.4:9", 5), "1.2.3.4:9".parse().ok());
+    assert_eq!(healthz("", 5), "0.0.0.0:10256".parse().ok());
+    assert_eq!(healthz("1.2.3.4:9", 0), None);
+}
+
+#[test]
+fn numbers_are_read_as_yaml_1_1_writes_them() {
+    for (text, number) in [
+        ("1.0", 1),
+        ("010", 8),
+        ("1e2", 100),
+        ("0x10", 16),
+        ("-5", -5),
+    ] {
+        assert_eq!(
+            kube(&format!("oomScoreAdj: {text}")).number("oomScoreAdj"),
+            number
+        );
+    }
+    assert!(kube("enableProfiling: yes").is("enableProfiling"));
 }
 
 #[test]

@@ -26,7 +26,6 @@ impl KubeProxy {
                 "detectLocalMode" if is_zero(&self.get(field.path)) => "ClusterCIDR".into(),
                 "healthzBindAddress" => healthz.clone().into(),
                 "metricsBindAddress" => metrics.clone().into(),
-                "hostnameOverride" => self.text(field.path).trim().to_lowercase().into(),
                 // kube-proxy reads it and forgets it.
                 "portRange" => "".into(),
                 "nodePortAddresses" if self.node_port_addresses() == NodePortAddresses::Primary => {
