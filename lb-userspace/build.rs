@@ -1,6 +1,10 @@
 //! Puts the object with the eBPF programs where the crate embeds it:
 //! `$OUT_DIR/bascule.o`. `cargo xtask build` makes it; the environment variable
 //! `BASCULE_BPF_OBJECT` names another one.
+//!
+//! Besides, it makes the version that the program tells, `BASCULE_VERSION`: with the commit
+//! where `BASCULE_COMMIT` names it, as `cargo xtask image` does. Git is not asked: then each
+//! commit would compile the crate again.
 
 use std::{
     env, fs,
@@ -9,10 +13,12 @@ use std::{
 };
 
 const OVERRIDE: &str = "BASCULE_BPF_OBJECT";
+const COMMIT: &str = "BASCULE_COMMIT";
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
-    match embed() {
+    println!("cargo::rerun-if-env-changed={COMMIT}");
+    match embed().and_then(|()| version()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             println!("cargo::error={message}");
@@ -39,6 +45,15 @@ fn embed() -> Result<(), String> {
     }
     let out = PathBuf::from(variable("OUT_DIR")?).join("bascule.o");
     fs::write(&out, bytes).map_err(|e| format!("{}: {e}", out.display()))
+}
+
+fn version() -> Result<(), String> {
+    let version = variable("CARGO_PKG_VERSION")?;
+    match env::var(COMMIT) {
+        Ok(commit) => println!("cargo::rustc-env=BASCULE_VERSION={version} ({commit})"),
+        Err(_) => println!("cargo::rustc-env=BASCULE_VERSION={version}"),
+    }
+    Ok(())
 }
 
 fn object() -> Result<PathBuf, String> {

@@ -87,6 +87,7 @@ fn setup(shared: &Shared, servers: Servers) -> io::Result<Setup<Nowhere>> {
             node_port_range: (30_000, 32_767),
             proxy_name: None,
             socket_lb_host_only: false,
+            bind_address: None,
         },
         kernel: Kernel::read()?,
         facts: Facts {

@@ -110,6 +110,7 @@ fn changes(bpffs: &Path, services: u32, endpoints: u32) -> anyhow::Result<()> {
             node_port_range: (30_000, 32_767),
             proxy_name: None,
             socket_lb_host_only: false,
+            bind_address: None,
         },
         kernel: node::Kernel::read()?,
         facts: node::Facts::default(),

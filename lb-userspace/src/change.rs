@@ -82,14 +82,23 @@ pub struct Node {
     pub leaving: bool,
 }
 
+/// A change of endpoints that is measured until it is in the maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trigger {
+    /// When it happened, by the clock of the control plane.
+    pub at: SystemTime,
+    /// Whether the endpoints are of IPv6.
+    pub ipv6: bool,
+}
+
 /// The content of an object. Shared: a source may keep what the store keeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
     /// A Service.
     Service(Arc<Service>),
-    /// An EndpointSlice, and when the change that led to it happened (annotation
+    /// An EndpointSlice, and the change that led to it (annotation
     /// `endpoints.kubernetes.io/last-change-trigger-time`).
-    Slice(Arc<EndpointSlice>, Option<SystemTime>),
+    Slice(Arc<EndpointSlice>, Option<Trigger>),
     /// A Node.
     Node(Box<Node>),
     /// Nothing of the object can be used: its problems say why.
@@ -103,6 +112,17 @@ pub struct ObjectProblem {
     /// A stable identifier in CamelCase.
     pub reason: &'static str,
     /// One sentence that names the field: what is wrong, and what to do.
+    pub message: String,
+}
+
+/// Something new to tell about an object, where its users look.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// The object.
+    pub object: ObjectKey,
+    /// A stable identifier in CamelCase.
+    pub reason: &'static str,
+    /// One sentence: what is wrong, and what to do.
     pub message: String,
 }
 

@@ -59,15 +59,37 @@ impl Answer {
 /// Answers the path of a request; `None` where there is nothing.
 pub type Handler = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
 
-/// Serves an address until the task is dropped. An address that cannot be bound
-/// is tried again: another proxy may still hold it, and must not keep this one
-/// from its main work.
-pub async fn serve(
+/// What is served where, and the setting that says so.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
     what: &'static str,
     option: &'static str,
     address: SocketAddr,
-    handler: Handler,
-) {
+}
+
+impl Place {
+    /// `what` at an address that the setting `option` gives.
+    pub fn new(what: &'static str, option: &'static str, address: SocketAddr) -> Self {
+        Self {
+            what,
+            option,
+            address,
+        }
+    }
+}
+
+/// Serves a place until the task is dropped. An address that cannot be bound is
+/// tried again: another proxy may still hold it, and must not keep this one from
+/// its main work.
+///
+/// # Errors
+/// The address cannot be bound and `hard_fail` is set.
+pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::Result<()> {
+    let Place {
+        what,
+        option,
+        address,
+    } = place;
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     let mut told = false;
     loop {
@@ -79,6 +101,9 @@ pub async fn serve(
                 let error = accept(listener, handler.clone()).await;
                 tracing::warn!(%address, %error, "{what}: no connection can be accepted; trying again");
             }
+            Err(error) if hard_fail => anyhow::bail!(
+                "{what} cannot be served at {address}: {error}; free the address, or give another with {option}"
+            ),
             Err(error) => {
                 if !told {
                     tracing::warn!(%address, %error, "{what} cannot be served yet; free the address, or give another with {option}");
@@ -90,13 +115,19 @@ pub async fn serve(
     }
 }
 
-/// Binds an address; the unspecified one of IPv6 falls back to that of IPv4 on a
-/// host without IPv6.
+/// Binds an address. The unspecified one of either family stands for both, as it
+/// does for Go (net/ipsock_posix.go, `favoriteAddrFamily`), and for IPv4 alone on
+/// a host without IPv6.
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+    if !address.ip().is_unspecified() {
+        return TcpListener::bind(address).await;
+    }
+    match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, address.port())).await {
         Err(error)
-            if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-                && address.ip().is_unspecified() =>
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+            ) =>
         {
             TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
         }

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod bpf;
 pub mod change;
 pub mod cli;
+pub mod config;
 pub mod health;
 pub mod http;
 pub mod intern;

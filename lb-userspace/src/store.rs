@@ -6,12 +6,11 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     sync::Arc,
-    time::SystemTime,
 };
 
 use lb_plan::model::{EndpointSlice, Service, ServiceKey};
 
-use crate::change::{Change, Content, Kind, Node, Object, ObjectKey, ObjectProblem};
+use crate::change::{Change, Content, Kind, Node, Object, ObjectKey, ObjectProblem, Trigger};
 
 /// Something with the number of the list in which it was last seen.
 #[derive(Debug)]
@@ -44,8 +43,8 @@ pub struct Touched {
     pub nodes: bool,
     /// Whether the list of problems changed.
     pub problems: bool,
-    /// When the changes of endpoints happened, as far as the slices say it.
-    pub triggers: Vec<SystemTime>,
+    /// The changes of endpoints, as far as the slices say when they happened.
+    pub triggers: Vec<Trigger>,
     /// Changes of Services, for the metrics.
     pub service_changes: u64,
     /// Changes of EndpointSlices, for the metrics.
@@ -109,7 +108,7 @@ impl Store {
         &mut self,
         key: ObjectKey,
         slice: Arc<EndpointSlice>,
-        trigger: Option<SystemTime>,
+        trigger: Option<Trigger>,
     ) {
         let owner = slice.service.clone();
         let id = (key.namespace.clone(), key.name.clone());

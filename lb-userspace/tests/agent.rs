@@ -258,3 +258,36 @@ fn problems_are_counted_and_shown_by_object() {
     agent.core.tell();
     assert_eq!(agent.names(), ["default/web", "default/api"]);
 }
+
+#[test]
+fn what_is_new_about_objects_is_told_once_and_nobody_waits_for_who_hears_it() {
+    let (events, mut heard) = tokio::sync::mpsc::channel(2);
+    let store = FakeStore::new(MapSizes::default());
+    let mut agent = Agent::telling(store, Some(events));
+    let mut objects = web(&["10.1.0.1"]);
+    for n in 2..20 {
+        // All with the NodePort of the first.
+        objects += &service(&format!("s{n}"), &format!("10.96.0.{n}"));
+    }
+    agent.list(&objects);
+    agent.settle();
+    let status = agent.core.tell().expect("there is news");
+    assert!(status.problem_count >= 18, "{status:?}");
+    let first = heard.try_recv().unwrap();
+    assert_eq!(first.reason, "FrontendConflict");
+    assert!(
+        first.message.contains("another address or port"),
+        "{first:?}"
+    );
+    assert_eq!(first.object.kind, Kind::Service);
+    // The channel is full, and everything else was done nevertheless.
+    assert!(heard.try_recv().is_ok() && heard.try_recv().is_err());
+    assert!(agent.backends("10.96.0.19", 80).is_some());
+    // What stands is not told again.
+    agent.put(&slice("web", &["10.1.0.2"]));
+    agent.settle();
+    agent.now += Duration::from_secs(60);
+    agent.core.work(agent.now);
+    agent.core.tell();
+    assert!(heard.try_recv().is_err());
+}

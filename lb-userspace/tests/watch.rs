@@ -262,7 +262,9 @@ async fn a_server_that_is_down_at_start_and_goes_away_later_is_waited_for() {
 
     api.down().await;
     agent
-        .until("all watches troubled", |a| a.troubles.len() == 3)
+        .until("the server and all watches troubled", |a| {
+            a.troubles.len() == 4 && a.troubles.contains_key("API server")
+        })
         .await;
     assert_eq!(agent.seen(), ["a 10.0.0.1"], "what is known stays");
     api.up().await;
@@ -314,4 +316,24 @@ async fn a_new_server_that_does_not_stream_lists_is_asked_for_pages() {
     agent.sees(&["a 10.0.0.1"]).await;
     assert_eq!(lists(&api, SERVICES).len(), 1);
     assert!(agent.troubled.is_empty(), "{:?}", agent.troubled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_away_for_an_hour_is_found_again_within_seconds() {
+    let mut api = FakeApi::start().await;
+    api.put(SERVICES, "a", service("10.0.0.1"));
+    let mut agent = Agent::start(&api.url());
+    agent.sees(&["a 10.0.0.1"]).await;
+    api.down().await;
+    // Time stands still but for pauses, and nobody takes what is told meanwhile.
+    let hour = time::Instant::now() + Duration::from_secs(3600);
+    while let Ok(change) = time::timeout_at(hour, agent.changes.recv()).await {
+        agent.take(change.expect("the source goes on"));
+    }
+    api.up().await;
+    api.put(SERVICES, "b", service("10.0.0.2"));
+    let back = time::Instant::now();
+    agent.sees(&["a 10.0.0.1", "b 10.0.0.2"]).await;
+    let took = back.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }

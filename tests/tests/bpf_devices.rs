@@ -71,6 +71,12 @@ fn wait_for(
     }
 }
 
+/// Whether a device has got its links; until then filters of clsact serve it.
+fn has_links(found: Option<&DeviceState>) -> bool {
+    let hooks = found.and_then(|state| state.hooks.as_ref());
+    hooks.is_some_and(|hooks| hooks.tc == "tcx")
+}
+
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter()
         .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
@@ -117,6 +123,7 @@ fn pods_and_uplinks_are_told_apart_and_new_pods_are_covered_in_time() {
         let state = wait_for(&datapath, &device, |found| found.is_some()).unwrap();
         slowest = slowest.max(appeared.elapsed());
         assert_eq!(state.role, Role::Pod, "{state:?}");
+        wait_for(&datapath, &device, has_links);
         assert_eq!(attached(&node, &device), pairs(&POD_TCX));
         // The pod goes, and with it everything of its device.
         let links = datapath.links().unwrap().len();
@@ -140,7 +147,7 @@ fn a_peer_that_moves_to_a_pod_later_makes_its_device_a_pods() {
     node.netns
         .exec(&format!("ip link set peer0 netns {}", pod.name()))
         .unwrap();
-    wait_for(&datapath, "pod0", |found| found.is_some());
+    wait_for(&datapath, "pod0", has_links);
     assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
 }
 
@@ -335,11 +342,10 @@ fn routes_that_come_and_go_do_not_hide_a_new_pod() {
         node.netns
             .exec(&format!("ip link set peer0 netns {}", pod.name()))
             .unwrap();
-        wait_for(&datapath, "pod0", |found| {
-            found.is_some_and(|state| state.hooks.is_some())
-        });
+        wait_for(&datapath, "pod0", |found| found.is_some());
         routes.join().unwrap();
     });
+    wait_for(&datapath, "pod0", has_links);
     assert_eq!(attached(&node, "pod0"), pairs(&POD_TCX));
 }
 

@@ -1,10 +1,10 @@
 //! Devices that come and go: a pod's device is served as soon as it appears.
 
-use std::ffi::CString;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bascule_tests::e2e::agent::Agent;
+use bascule_tests::e2e::hooks::uncovered;
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{dual, with_pods};
 use bascule_tests::e2e::proto::How;
@@ -14,47 +14,64 @@ use serde_json::json;
 
 const VIP: &str = "10.97.0.1:80";
 
-/// From before a device is made until both its hooks are there.
-fn time_to_cover(node: &Node, name: &str, make: &str) -> Duration {
-    let start = Instant::now();
-    node.netns().ip(make);
-    let c_name = CString::new(name).unwrap();
-    // SAFETY: the name ends with NUL.
-    let index = node
-        .netns()
-        .inside(|| unsafe { libc::if_nametoindex(c_name.as_ptr()) });
-    assert_ne!(index, 0, "{name}");
-    let pin = |side: &str| {
-        node.bpffs()
-            .join(format!("bascule/links/dev_{index}_{side}"))
-    };
-    while !(pin("ingress").exists() && pin("egress").exists()) {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "{name} is not covered"
-        );
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    start.elapsed()
+/// What the project promises: hooks within this time of a device's appearance.
+const PROMISE: Duration = Duration::from_millis(100);
+
+/// Measures up to three times, with numbers for new devices, until nine of ten kept the
+/// promise: something else may have the processors, or hold the kernel's lock of devices.
+fn soon(what: &str, mut measure: impl FnMut(std::ops::Range<usize>) -> Vec<Duration>) {
+    let kept = (1..=3).any(|round| {
+        let mut times = measure(100 * round..100 * round + 20);
+        times.sort_unstable();
+        println!("{what}: {times:?}");
+        times[times.len() * 9 / 10 - 1] < PROMISE
+    });
+    assert!(
+        kept,
+        "{what}: later than {PROMISE:?} in each of three rounds"
+    );
 }
 
-fn soon(mut times: Vec<Duration>) {
-    times.sort_unstable();
-    println!("from ip(8)'s start to the hooks: {times:?}");
-    // One of ten may be late because something else has the processors.
-    assert!(times[8] < Duration::from_millis(100), "{times:?}");
+fn named(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("pod{n}")).collect()
+}
+
+fn pair(name: &String) -> String {
+    format!("link add {name} type veth peer name p{name}\n")
 }
 
 #[test]
 fn a_pods_device_is_covered_within_100_ms() {
     let world = World::new();
     let node = Node::new(&world, 1);
-    let _agent = node.agent(&[]);
-    let one = |n: usize| {
-        let make = format!("link add pod{n} type veth peer name peer{n}\n");
-        time_to_cover(&node, &format!("pod{n}"), &make)
-    };
-    soon((0..10).map(one).collect());
+    let agent = node.agent(&[]);
+    let one = |name: String| uncovered(&node, std::slice::from_ref(&name), &pair(&name));
+    soon("one after the other", |numbers| {
+        named(numbers).into_iter().flat_map(one).collect()
+    });
+    let mut names = Vec::new();
+    soon("all at once", |numbers| {
+        names = named(numbers.start + 50..numbers.end + 50);
+        let make: String = names.iter().map(pair).collect();
+        uncovered(&node, &names, &make)
+    });
+    // What they have at first gives way to TCX links, and nothing is left of it.
+    for name in [&names[0], &names[19]] {
+        agent.says(&[name, "tcx hooks"]);
+        let filters = Command::new("tc")
+            .args([
+                "-n",
+                node.netns().name(),
+                "filter",
+                "show",
+                "dev",
+                name,
+                "ingress",
+            ])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&filters.stdout), "");
+    }
 }
 
 #[test]
@@ -75,12 +92,17 @@ fn without_patterns_a_device_is_a_pods_once_its_peer_is_elsewhere() {
     agent.says(&["eth0", "Uplink", "default route"]);
     agent.says(&["pod2", "Pod"]);
     // As CNI plugins do: the pair is made on the node, then one end is moved.
-    let one = |n: usize| {
-        let there = elsewhere.netns.name();
-        let make = format!("link add c{n} type veth peer name d{n}\nlink set d{n} netns {there}\n");
-        time_to_cover(&node, &format!("c{n}"), &make)
-    };
-    soon((0..10).map(one).collect());
+    let there = elsewhere.netns.name();
+    let make = |name: &String| format!("{}link set p{name} netns {there}\n", pair(name));
+    let one = |name: String| uncovered(&node, std::slice::from_ref(&name), &make(&name));
+    soon("one after the other", |numbers| {
+        named(numbers).into_iter().flat_map(one).collect()
+    });
+    soon("all at once", |numbers| {
+        let names = named(numbers.start + 50..numbers.end + 50);
+        let all: String = names.iter().map(make).collect();
+        uncovered(&node, &names, &all)
+    });
 }
 
 #[test]
@@ -89,10 +111,23 @@ fn a_new_pods_first_connection_is_served() {
     let node = Node::new(&world, 1);
     let pod = node.pod(2);
     node.apply("web", &with_pods(dual("web", 1, json!({})), &[&pod]));
-    let _agent = node.agent(&[]);
+    let agent = node.agent(&[]);
     for n in 10..15 {
         let mut new = node.sandboxed_pod(n);
         new.peer.dial(VIP, How::Tcp, 1).well().unwrap();
+        // What serves it at first gives way to TCX links: nobody notices.
+        new.peer.open(1, VIP, How::Tcp).well().unwrap();
+        let links = [format!("pod{n}:"), "tcx hooks".to_owned()];
+        while !agent
+            .log()
+            .lines()
+            .any(|line| links.iter().all(|l| line.contains(l)))
+        {
+            new.peer.dial(VIP, How::Tcp, 20).well().unwrap();
+            new.peer.dial(VIP, How::Udp, 20).well().unwrap();
+        }
+        new.peer.dial(VIP, How::Tcp, 20).well().unwrap();
+        new.peer.again(1).well().unwrap();
     }
 }
 

@@ -1,8 +1,11 @@
 //! Restarts of the agent under load: no connection fails, no stream breaks.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bascule_tests::e2e::agent::Agent;
+use bascule_tests::e2e::build::other_build;
 use bascule_tests::e2e::clients::{Clients, unharmed};
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{dual, load_balancer, node_ports, with_pods};
@@ -47,8 +50,8 @@ fn cluster() -> Cluster {
 }
 
 impl Cluster {
-    /// The programs behind the pinned links.
-    fn programs(&self) -> BTreeMap<String, u32> {
+    /// The tags of the programs behind the pinned links: digests of their instructions.
+    fn programs(&self) -> BTreeMap<String, String> {
         let bpffs = self.node.bpffs();
         let views = Views::open(&Settings {
             bpffs,
@@ -59,9 +62,19 @@ impl Cluster {
             .links()
             .unwrap()
             .into_iter()
-            .map(|link| (link.name, link.program))
+            .map(|link| (link.name, tag(link.program)))
             .collect()
     }
+}
+
+/// A program's tag, by its id.
+fn tag(program: u32) -> String {
+    let out = Command::new("bpftool")
+        .args(["-j", "prog", "show", "id", &program.to_string()])
+        .output()
+        .unwrap();
+    let shown: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    shown["tag"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -93,8 +106,9 @@ fn twenty_kills_and_starts_harm_no_connection() {
 }
 
 #[test]
-fn other_programs_take_their_place_without_a_gap() {
+fn programs_of_another_build_take_their_place_without_a_gap() {
     let mut c = cluster();
+    let build = other_build(&c.node.path("other-bascule"));
     let agent = c.node.agent(&[]);
     let before = c.programs();
     assert!(before.len() >= 8 + 2 * 4, "{before:?}");
@@ -102,19 +116,27 @@ fn other_programs_take_their_place_without_a_gap() {
     let start = Instant::now();
     std::thread::sleep(Duration::from_secs(1));
     agent.kill();
+    let mut command = Command::new(&build);
+    command
+        .args(Agent::arguments(&c.node))
+        .arg("--source")
+        .arg(c.node.manifests());
+    let agent = Agent::spawn(&c.node, command, c.node.path("other.log"));
+    agent.ready(c.node.netns());
+    std::thread::sleep(Duration::from_secs(2));
+    let other = c.programs();
+    agent.kill();
     let _agent = c.node.agent(&[]);
     std::thread::sleep(Duration::from_secs(2));
     let outcomes = c.clients.rest();
     let after = c.programs();
-    assert!(before.keys().eq(after.keys()), "{before:?} {after:?}");
-    let kept: Vec<_> = before
-        .iter()
-        .filter(|(link, program)| after[*link] == **program)
-        .collect();
-    assert!(
-        kept.is_empty(),
-        "the programs of these links were not replaced: {kept:?}"
-    );
+    for programs in [&other, &after] {
+        assert!(before.keys().eq(programs.keys()), "{before:?} {programs:?}");
+    }
+    for (link, tag) in &before {
+        assert_ne!(tag, &other[link], "{link} has the program that it had");
+        assert_eq!(tag, &after[link], "{link} has not got its program back");
+    }
     unharmed(&outcomes, start.elapsed());
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the eBPF object, then the programs of the host that embed it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -66,6 +66,18 @@ fn publish(bin: &str, object: &Path) -> Result<()> {
 
 /// A cargo command for the BPF target: `build`, `clippy`.
 pub(crate) fn bpf_cargo(nightly: &setup::Nightly, command: &str) -> Sh {
+    // The object is the same wherever it is built. The linker runs in the workspace, and finds
+    // the lines of our own source, which it quotes in the debug information.
+    let places = remaps(&[
+        (paths::root(), "."),
+        (paths::cargo_home(), "/cargo"),
+        (nightly.sysroot.clone(), "/rust"),
+    ]);
+    let flags: Vec<_> = BPF_FLAGS
+        .map(str::to_owned)
+        .into_iter()
+        .chain(places)
+        .collect();
     nightly
         .cargo()
         .args([
@@ -76,13 +88,20 @@ pub(crate) fn bpf_cargo(nightly: &setup::Nightly, command: &str) -> Sh {
             BPF_TARGET,
             "-Zbuild-std=core",
         ])
-        .env("CARGO_ENCODED_RUSTFLAGS", BPF_FLAGS.join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             paths::tool("bpf-linker"),
         )
         .env("CARGO_TARGET_DIR", paths::bpf_target())
         .dir(&paths::root())
+}
+
+/// Flags of rustc that name places of this machine otherwise in what it compiles.
+pub(crate) fn remaps(places: &[(PathBuf, &str)]) -> Vec<String> {
+    let flag =
+        |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    places.iter().map(flag).collect()
 }
 
 /// Builds the agent and what else runs on the host.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{bench, build, lab, lint, setup, test};
+use crate::{bench, build, chart, cluster, image, lab, lint, setup, test};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;
@@ -38,6 +38,10 @@ enum Command {
     Setup,
     /// Build the eBPF object and the programs that embed it
     Build(build::Args),
+    /// Make a container image: one static binary and nothing else
+    Image(image::Args),
+    /// Render manifests/install.yaml from the Helm chart
+    Chart(chart::Args),
     /// Bring up a lab of namespaces with real traffic, or run the agent on this machine
     Run(lab::Args),
     /// The servers of a pod of the lab
@@ -46,6 +50,14 @@ enum Command {
     /// The clients at one place of the lab
     #[command(hide = true)]
     LabClient,
+    /// Bring up a real Kubernetes cluster in namespaces, and run Kubernetes' own tests on it
+    Cluster(cluster::Args),
+    /// The first process of a node of the cluster
+    #[command(hide = true)]
+    ClusterNodeInit {
+        /// The node's number
+        node: u8,
+    },
     /// Run the tests; the last line is `N passed, N failed`
     Test(test::Args),
     /// Measure the datapath and the agent against what they must reach
@@ -73,9 +85,13 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Setup => setup::report()?,
         Command::Build(args) => build::run(&args)?,
+        Command::Image(args) => image::run(&args)?,
+        Command::Chart(args) => chart::run(&args)?,
         Command::Run(args) => return lab::run(&args),
         Command::LabServe(args) => lab::serve(args)?,
         Command::LabClient => lab::work()?,
+        Command::Cluster(args) => return cluster::run(args),
+        Command::ClusterNodeInit { node } => cluster::node_init(node)?,
         Command::Test(args) => return test::run(&args),
         Command::Bench(args) => bench::run(&args)?,
         Command::Lint => lint::run()?,

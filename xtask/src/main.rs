@@ -2,8 +2,11 @@
 
 mod bench;
 mod build;
+mod chart;
 mod cli;
+mod cluster;
 mod elf;
+mod image;
 mod lab;
 mod lint;
 mod paths;

@@ -36,3 +36,9 @@ pub(crate) fn bpf_object() -> PathBuf {
 pub(crate) fn bench_object() -> PathBuf {
     bpf_target().join("bench.o")
 }
+
+/// Where cargo keeps the sources of dependencies.
+pub(crate) fn cargo_home() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}

@@ -14,14 +14,19 @@ use lb_plan::{
     op::Batch,
     plan_service,
 };
+use tokio::sync::mpsc;
 
-use super::{fold::Fold, state::Datapath};
+use super::{
+    fold::Fold,
+    latency::{NoLocal, Programming},
+    state::Datapath,
+};
 use crate::{
     backoff::Backoff,
     bpf::ApplyReport,
-    change::Change,
+    change::{Change, Notice},
     health::{Health, service::Servers},
-    metrics::{Metrics, epoch_seconds},
+    metrics::{IpFamily, Metrics},
     node::{self, Facts, Kernel},
     store::{Store, Touched},
 };
@@ -71,6 +76,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Service ids and their service ports.
     pub names: Arc<RwLock<Arc<BTreeMap<u32, ServicePortKey>>>>,
+    /// What is new about objects, for Kubernetes Events; none without a cluster.
+    pub events: Option<mpsc::Sender<Notice>>,
 }
 
 /// What a [`Core`] is made of.
@@ -106,6 +113,8 @@ pub struct Core<D> {
     pub(super) shared: Shared,
     servers: Servers,
     pub(super) fold: Fold,
+    no_local: NoLocal,
+    programming: Programming,
     pub(super) troubles: BTreeMap<String, String>,
     backoff: Backoff,
     retry_at: Option<Instant>,
@@ -147,6 +156,8 @@ impl<D: Dataplane> Core<D> {
             shared: setup.shared,
             servers: setup.servers,
             fold: Fold::default(),
+            no_local: NoLocal::default(),
+            programming: Programming::new(SystemTime::now()),
             troubles: BTreeMap::new(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             retry_at: None,
@@ -186,13 +197,20 @@ impl<D: Dataplane> Core<D> {
                 if self.store.synced() && !was_synced {
                     tracing::info!("every source has been read");
                 }
-                self.shared.metrics.last_queued.set(epoch_seconds(wall));
+                self.shared.metrics.queued(&self.families(), wall);
             }
         }
         // Before that, changes wait for the source, which is no fault of the proxy.
         if self.store.synced() && self.is_behind() {
             self.shared.health.queued(wall);
         }
+    }
+
+    /// The families that the node has.
+    fn families(&self) -> Vec<IpFamily> {
+        let has = [self.view.ipv4, self.view.ipv6];
+        let both = IpFamily::ALL.into_iter().zip(has);
+        both.filter(|(_, has)| *has).map(|(f, _)| f).collect()
     }
 
     /// Whether the snapshot differs from what was planned.
@@ -241,6 +259,7 @@ impl<D: Dataplane> Core<D> {
         let touched = self.store.take_touched();
         let full = self.look_at_node(&touched) || !self.planned;
         self.count(&touched);
+        self.programming.take(&touched.triggers);
         if full {
             let all: Vec<ServiceKey> = self.store.services().cloned().collect();
             self.planner.retain(|key| self.store.service(key).is_some());
@@ -262,16 +281,11 @@ impl<D: Dataplane> Core<D> {
         self.settled();
         self.names_stale |= full || touched.service_changes > 0;
         let wall = SystemTime::now();
-        self.shared
-            .metrics
-            .synced_round(full, start.elapsed(), wall);
-        let programmed = touched.triggers.iter().filter(|t| **t >= self.started.1);
-        for took in programmed.filter_map(|t| wall.duration_since(*t).ok()) {
-            self.shared
-                .metrics
-                .network_programming
-                .observe(took.as_secs_f64());
-        }
+        let whole = (self.dataplane.pending() == 0).then_some(wall);
+        let families = self.families();
+        let m = &self.shared.metrics;
+        m.synced_round(&families, full, (start.elapsed(), whole));
+        self.no_local.tell(&families, m);
         if !std::mem::replace(&mut self.planned, true) {
             let services = self.planner.services();
             tracing::info!(services, took = ?start.elapsed(), "the maps are programmed");
@@ -307,7 +321,7 @@ impl<D: Dataplane> Core<D> {
             );
         }
         let health = &self.shared.health;
-        health.leaving(node.is_some_and(|n| n.leaving));
+        health.node(node.map(|n| n.leaving));
         let view = node::view(&self.node, node, &self.facts);
         health.families(view.ipv4, view.ipv6);
         self.configure(node::config(&self.node, &view, &self.kernel));
@@ -338,9 +352,13 @@ impl<D: Dataplane> Core<D> {
             Some((service, slices)) => {
                 let plan = plan_service(service, &slices, &self.view);
                 check = plan.health_check;
+                self.no_local.planned(&plan);
                 self.planner.upsert(plan);
             }
-            None => self.planner.remove(key),
+            None => {
+                self.no_local.removed(key);
+                self.planner.remove(key);
+            }
         }
         self.servers.set(key, check);
     }
@@ -369,6 +387,7 @@ impl<D: Dataplane> Core<D> {
         self.retry_at = None;
         self.backoff.reset();
         let wall = SystemTime::now();
+        self.programming.done(wall, &self.shared.metrics);
         self.updated = Some(wall);
         self.shared.health.updated(wall);
     }

@@ -6,11 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::{Notice, ObjectKey};
+
 /// A problem of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Told {
-    /// The object.
+    /// The object, or the part of it, as it is shown.
     pub object: String,
+    /// The object.
+    pub key: ObjectKey,
     /// The reason, a label of the metric.
     pub reason: &'static str,
     /// The sentence.
@@ -19,9 +23,10 @@ pub struct Told {
 
 impl Told {
     /// A problem of an object.
-    pub fn new(object: String, reason: &'static str, message: String) -> Self {
+    pub fn new(object: String, key: ObjectKey, reason: &'static str, message: String) -> Self {
         Self {
             object,
+            key,
             reason,
             message,
         }
@@ -56,8 +61,9 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Says what is new among all problems that stand now, and what is gone.
-    pub fn tell(&mut self, now: Vec<Told>, tick: u64) {
+    /// Says what is new among all problems that stand now, and what is gone. Returns
+    /// the new ones that it said.
+    pub fn tell(&mut self, now: Vec<Told>, tick: u64) -> Vec<Notice> {
         let now: BTreeSet<Told> = now.into_iter().collect();
         let left = self.room(tick);
         let new: Vec<&Told> = now.difference(&self.standing).collect();
@@ -83,7 +89,14 @@ impl Fold {
         if gone > 0 {
             tracing::info!("{gone} problems are gone, {} stand", now.len());
         }
+        let notices = said.iter().map(|t| Notice {
+            object: t.key.clone(),
+            reason: t.reason,
+            message: t.message.clone(),
+        });
+        let notices = notices.collect();
         self.standing = now;
+        notices
     }
 
     /// Says that a write failed, unless it says the same as the last one did.
@@ -126,19 +139,29 @@ impl Fold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Kind;
 
     fn problems(range: std::ops::Range<usize>) -> Vec<Told> {
-        let told = |i| Told::new(format!("Service s{i}"), "Bad", "is bad".into());
+        let told = |i: usize| {
+            let key = ObjectKey {
+                kind: Kind::Service,
+                namespace: "default".into(),
+                name: format!("s{i}").into(),
+            };
+            Told::new(key.to_string(), key, "Bad", "is bad".into())
+        };
         range.map(told).collect()
     }
 
     #[test]
     fn lines_are_bounded_in_each_window() {
         let mut fold = Fold::default();
-        fold.tell(problems(0..5), 1);
+        let notices = fold.tell(problems(0..5), 1);
         assert_eq!((fold.lines, fold.count()), (5, 5));
+        let names: Vec<&str> = notices.iter().map(|n| &*n.object.name).collect();
+        assert_eq!(names, ["s0", "s1", "s2", "s3", "s4"]);
         // The same again says nothing.
-        fold.tell(problems(0..5), 2);
+        assert_eq!(fold.tell(problems(0..5), 2), []);
         assert_eq!(fold.lines, 5);
         fold.tell(problems(0..1000), 3);
         assert_eq!((fold.lines, fold.count()), (LINES, 1000));

@@ -6,6 +6,7 @@
 pub mod core;
 pub mod fold;
 pub mod kernel;
+mod latency;
 pub mod run;
 pub mod state;
 mod tell;

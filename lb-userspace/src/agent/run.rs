@@ -26,13 +26,14 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    change::Change,
-    health::service::Servers,
+    change::{Change, Notice},
+    config,
+    health::{Health, service},
     http,
     metrics::{self, Exposition},
     node::{self, Facts, Kernel},
     source::dir::Dir,
-    watch::reflect,
+    watch::{self, reflect},
 };
 
 /// Where objects come from.
@@ -51,16 +52,33 @@ pub struct Settings {
     pub source: Source,
     /// What the user says about the node.
     pub node: node::Settings,
-    /// Where `/healthz` and `/livez` are answered.
-    pub healthz: SocketAddr,
-    /// Where `/metrics` is answered.
-    pub metrics: SocketAddr,
+    /// Where what is answered.
+    pub servers: Servers,
+    /// How long a change may wait before the proxy is unhealthy.
+    pub health_timeout: Duration,
     /// Files for the command line.
     pub state_dir: StateDir,
+    /// The configuration file with its content: another content ends the agent.
+    pub config: Option<(PathBuf, Vec<u8>)>,
+    /// The configuration in force, to be shown.
+    pub configz: serde_json::Value,
+}
+
+/// The agent's own servers.
+#[derive(Clone, Copy, Debug)]
+pub struct Servers {
+    /// Where `/healthz` and `/livez` are answered.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` is answered.
+    pub metrics: Option<SocketAddr>,
+    /// An address that cannot be bound ends the agent.
+    pub hard_fail: bool,
 }
 
 /// Inputs that wait for the straight line. A source that is faster waits.
 const QUEUE: usize = 4096;
+/// What waits to be said by Events. More is said on the log alone.
+const NOTICES: usize = 64;
 /// Files for the command line are written this often at most.
 const TELL: Duration = Duration::from_millis(250);
 
@@ -80,13 +98,18 @@ pub fn run<D: Dataplane + Send + 'static>(
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let shared = Shared::default();
+    let mut shared = Shared {
+        health: Arc::new(Health::new(settings.health_timeout)),
+        ..Shared::default()
+    };
+    if matches!(settings.source, Source::Cluster(_)) {
+        shared.health.need_node();
+    }
     let (inputs, queue) = mpsc::channel(QUEUE);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let guard = runtime.enter();
     serve(&settings, &shared, readings, &mut tasks);
-    tasks.spawn(addresses(facts.clone(), inputs.clone()));
-    tasks.spawn(source(settings.source.clone(), inputs));
+    follow(&settings, &facts, inputs, &mut shared, &mut tasks);
     drop(guard);
     let (dataplane, planner) = load()?;
     let setup = Setup {
@@ -94,7 +117,7 @@ pub fn run<D: Dataplane + Send + 'static>(
         planner,
         kernel: Kernel::read()?,
         facts,
-        servers: Servers::new(runtime.handle().clone(), shared.health.clone()),
+        servers: service::Servers::new(runtime.handle().clone(), shared.health.clone()),
         node: settings.node.clone(),
         shared: shared.clone(),
     };
@@ -144,23 +167,50 @@ fn serve(
     readings: metrics::Reader,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
-    let health = shared.health.handler();
-    let address = settings.healthz;
-    tasks.spawn(async move {
-        http::serve("health", "--healthz-bind-address", address, health).await;
-        Ok(())
-    });
+    let Servers {
+        healthz,
+        metrics: scrapes,
+        hard_fail,
+    } = settings.servers;
+    if let Some(address) = healthz {
+        let handler = shared.health.handler();
+        tasks.spawn(async move {
+            let place = http::Place::new("health", "--healthz-bind-address", address);
+            http::serve(place, hard_fail, handler).await
+        });
+    }
+    let Some(address) = scrapes else { return };
     let names = shared.names.clone();
     let source: metrics::Source = Box::new(move || {
         let names = names.read().map(|n| n.clone()).unwrap_or_default();
         readings(&names)
     });
-    let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source).handler();
-    let address = settings.metrics;
+    let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source);
+    let handler = exposition.handler(settings.configz.clone());
     tasks.spawn(async move {
-        http::serve("metrics", "--metrics-bind-address", address, exposition).await;
-        Ok(())
+        let place = http::Place::new("metrics", "--metrics-bind-address", address);
+        http::serve(place, hard_fail, handler).await
     });
+}
+
+/// Starts whatever follows something: addresses, objects, the configuration.
+fn follow(
+    settings: &Settings,
+    facts: &Facts,
+    inputs: mpsc::Sender<Input>,
+    shared: &mut Shared,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    tasks.spawn(addresses(facts.clone(), inputs.clone()));
+    if let Source::Cluster(cluster) = &settings.source {
+        let (notices, waiting) = mpsc::channel(NOTICES);
+        shared.events = Some(notices);
+        tasks.spawn(events(cluster.clone(), waiting));
+    }
+    tasks.spawn(source(settings.source.clone(), inputs));
+    if let Some((path, content)) = settings.config.clone() {
+        tasks.spawn(async move { config::changed(&path, &content).await });
+    }
 }
 
 async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
@@ -184,6 +234,12 @@ async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<(
     let (followed, ()) = tokio::join!(follow, forward);
     followed?;
     anyhow::bail!("the source of objects has ended")
+}
+
+/// Writes Events. Its end is not the agent's.
+async fn events(cluster: reflect::Settings, notices: mpsc::Receiver<Notice>) -> anyhow::Result<()> {
+    watch::events::write(cluster, notices).await;
+    std::future::pending().await
 }
 
 /// Follows the node's addresses; what goes wrong there is tried again.

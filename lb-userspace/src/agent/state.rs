@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
@@ -94,6 +95,8 @@ pub struct Status {
 const LOCK: &str = "agent.lock";
 const STATUS: &str = "status.json";
 const NAMES: &str = "names.json";
+/// Names the bpffs that an agent has mounted.
+const MOUNTED: &str = "mounted";
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -136,6 +139,40 @@ impl StateDir {
     pub fn is_claimed(&self) -> bool {
         let file = fs::File::open(self.0.join(LOCK));
         file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    /// Notes that the agent has mounted a bpffs, for [`Self::mounted`].
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_mounted(&self, bpffs: &Path) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        fs::write(self.0.join(MOUNTED), bpffs.as_os_str().as_encoded_bytes())
+    }
+
+    /// The bpffs that an agent has mounted, if one did.
+    pub fn mounted(&self) -> Option<PathBuf> {
+        let path = fs::read(self.0.join(MOUNTED)).ok()?;
+        Some(std::ffi::OsString::from_vec(path).into())
+    }
+
+    /// Removes the files of agents, and the directory if nothing else is in it.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        for name in [LOCK, STATUS, NAMES, MOUNTED] {
+            let path = self.0.join(name);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display())));
+                }
+                _ => {}
+            }
+        }
+        // Somebody else's files, or a mount of the directory itself, stay.
+        let _ = fs::remove_dir(&self.0);
+        Ok(())
     }
 
     /// Writes the status.

@@ -10,7 +10,7 @@ use super::{
     fold::Told,
     state::{Status, Trouble},
 };
-use crate::health;
+use crate::{change::ObjectKey, health};
 
 impl<D: Dataplane> Core<D> {
     pub(super) fn trouble(&mut self, place: String, message: Option<String>) {
@@ -55,18 +55,23 @@ impl<D: Dataplane> Core<D> {
         let mut told: Vec<Told> = self
             .store
             .problems()
-            .map(|(key, p)| Told::new(key.to_string(), p.reason, p.message.clone()))
+            .map(|(key, p)| Told::new(key.to_string(), key.clone(), p.reason, p.message.clone()))
             .collect();
         let planned = self.planner.problems();
-        told.extend(
-            planned
-                .into_iter()
-                .map(|p| Told::new(format!("Service {}", p.object), p.reason, p.message)),
-        );
+        told.extend(planned.into_iter().map(|p| {
+            let key = ObjectKey::service(&p.object.service);
+            Told::new(format!("Service {}", p.object), key, p.reason, p.message)
+        }));
         self.shared
             .metrics
             .set_problems(told.iter().map(|t| t.reason));
-        self.fold.tell(told, self.ticks);
+        let notices = self.fold.tell(told, self.ticks);
+        if let Some(events) = &self.shared.events {
+            for notice in notices {
+                // Where too many wait the log has said it.
+                let _ = events.try_send(notice);
+            }
+        }
         if std::mem::take(&mut self.names_stale) {
             self.tell_names();
         }
@@ -93,7 +98,7 @@ impl<D: Dataplane> Core<D> {
         };
         Status {
             pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: env!("BASCULE_VERSION").into(),
             node: self.view.name.to_string(),
             started: health::time(self.started.1),
             synced: self.planned,

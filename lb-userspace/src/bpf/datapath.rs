@@ -307,11 +307,13 @@ impl Datapath {
     /// # Errors
     /// A pin cannot be removed.
     pub fn uninstall(settings: &Settings) -> Result<(), Error> {
-        devices::remove_filters()?;
         let pins = Pins::existing(settings.pin_dir());
-        for link in pinned(&pins.links())? {
+        let links = pinned(&pins.links())?;
+        for link in &links {
             end(&link.path)?;
         }
+        let names: Vec<String> = links.into_iter().map(|link| link.name).collect();
+        devices::remove_filters(&names)?;
         pins.remove_all()
     }
 

@@ -91,7 +91,9 @@ pub enum Error {
         problem: String,
     },
     /// The kernel is too old for something that has no fallback.
-    #[error("this kernel is {found}; {feature} needs Linux {needed} or newer")]
+    #[error(
+        "this kernel is {found}; {feature} needs Linux {needed} or newer: update the node's kernel"
+    )]
     Kernel {
         /// The running kernel.
         found: String,
@@ -99,6 +101,30 @@ pub enum Error {
         feature: &'static str,
         /// The first kernel that has it.
         needed: &'static str,
+    },
+    /// The kernel lacks something that has no fallback, whatever its version says.
+    #[error(
+        "this kernel refuses {feature} ({problem}): they need Linux {needed} or newer, built with {config}: boot a kernel that has them"
+    )]
+    Feature {
+        /// What is missing.
+        feature: &'static str,
+        /// The first kernel that has it.
+        needed: &'static str,
+        /// The option of the kernel's build.
+        config: &'static str,
+        /// How it was refused.
+        problem: String,
+    },
+    /// Something forbids a call to a process that has the capabilities for it.
+    #[error(
+        "{call} is forbidden ({problem}) although the agent has the capabilities: allow it in the seccomp profile of the agent's container, and lift the kernel's lockdown (/sys/kernel/security/lockdown)"
+    )]
+    Forbidden {
+        /// The call.
+        call: &'static str,
+        /// How it was refused.
+        problem: String,
     },
     /// A netlink socket failed.
     #[error("netlink: {call}: {source}")]

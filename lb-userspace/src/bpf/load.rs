@@ -13,6 +13,7 @@ use super::{
     pins::{Foreign, Pins, open_map, remove},
     probe::{Features, check_privileges, lift_memlock},
     programs::Programs,
+    required,
     settings::{MapSizes, Settings},
     table::Table,
 };
@@ -85,6 +86,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     check_privileges()?;
     lift_memlock();
     let features = Features::probe(settings.probes)?;
+    required::check()?;
     let pins = Pins::prepare(&settings.bpffs, settings.pin_dir())?;
     let mut messages = Vec::new();
     let (plans, fill_first) = plan(&pins, &settings.sizes, &mut messages)?;

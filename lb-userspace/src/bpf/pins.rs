@@ -12,9 +12,9 @@ use std::{
 use super::{error::Error, map::BpfMap, sys, table::Table};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// `CGROUP2_SUPER_MAGIC`.
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The pins of one node.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Pins {
 impl Pins {
     /// Makes the directories, on a bpffs, which is mounted if it has to be.
     pub(super) fn prepare(bpffs: &Path, dir: PathBuf) -> Result<Self, Error> {
-        ensure_bpffs(bpffs)?;
+        mount_bpffs(bpffs)?;
         let pins = Self { dir };
         for sub in [pins.dir.clone(), pins.links(), pins.staged()] {
             fs::create_dir_all(&sub).map_err(|source| pin_error("create", &sub, source))?;
@@ -180,7 +180,7 @@ pub(super) fn pin_error(call: &'static str, path: &Path, source: io::Error) -> E
     Error::Pin { call, path, source }
 }
 
-fn fs_type(path: &Path) -> io::Result<i64> {
+fn fs_type(path: &Path) -> io::Result<u64> {
     let c_path = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut stat = std::mem::MaybeUninit::<libc::statfs>::zeroed();
@@ -189,11 +189,17 @@ fn fs_type(path: &Path) -> io::Result<i64> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all fields are integers; the memory was zeroed, then filled.
-    Ok(unsafe { stat.assume_init() }.f_type)
+    let stat = unsafe { stat.assume_init() };
+    // glibc has it signed, musl unsigned.
+    Ok(stat.f_type as u64)
 }
 
-/// Makes sure that a directory is on a bpffs; mounts one there if not.
-fn ensure_bpffs(path: &Path) -> Result<(), Error> {
+/// Makes sure that a directory is on a bpffs; mounts one there if not. Returns
+/// whether it did.
+///
+/// # Errors
+/// The directory cannot be made, or nothing can be mounted there.
+pub fn mount_bpffs(path: &Path) -> Result<bool, Error> {
     let fail = |problem: String| Error::Bpffs {
         path: path.to_owned(),
         mount: path.to_owned(),
@@ -202,7 +208,7 @@ fn ensure_bpffs(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|error| fail(format!("cannot be created ({error})")))?;
     let kind = fs_type(path).map_err(|error| fail(error.to_string()))?;
     if kind == BPF_FS_MAGIC {
-        return Ok(());
+        return Ok(false);
     }
     let target = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| fail("its name contains a NUL byte".to_owned()))?;
@@ -218,7 +224,28 @@ fn ensure_bpffs(path: &Path) -> Result<(), Error> {
         )));
     }
     tracing::info!("{}: mounted a bpffs", path.display());
-    Ok(())
+    Ok(true)
+}
+
+/// Unmounts a bpffs, unless something is pinned there: with the mount it would
+/// end.
+///
+/// # Errors
+/// It cannot be looked at, or is in use.
+pub fn unmount_bpffs(path: &Path) -> io::Result<()> {
+    // The kernel's own iterators are in every bpffs: kernel/bpf/preload.
+    let own =
+        |e: &fs::DirEntry| !matches!(e.file_name().to_str(), Some("maps.debug" | "progs.debug"));
+    let used = fs::read_dir(path)?.flatten().any(|e| own(&e));
+    if used || fs_type(path)? != BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let c_path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call.
+    match unsafe { libc::umount(c_path.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Opens a directory of a cgroup2 mount.

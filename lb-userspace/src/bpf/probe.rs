@@ -81,9 +81,17 @@ impl Features {
     }
 }
 
+/// The kernel's release as `uname(2)` has it, from which its version is taken too.
 fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    // SAFETY: a utsname is arrays of characters, for which zeros are valid.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the argument is a utsname that outlives the call.
+    if unsafe { libc::uname(&mut name) } != 0 {
+        return "unknown".to_owned();
+    }
+    // SAFETY: the kernel ends each of its texts with NUL.
+    let release = unsafe { std::ffi::CStr::from_ptr(name.release.as_ptr()) };
+    release.to_string_lossy().into_owned()
 }
 
 /// Asks for a TCX link on a device that cannot exist: a kernel that knows TCX

@@ -47,11 +47,16 @@ pub(super) fn victims(
     chosen.map(|(key, _)| key).collect()
 }
 
-/// Closes the victims, in whichever network namespace of the cgroup's processes
-/// they are. Returns how many were closed.
+/// Where container runtimes and `ip netns` keep network namespaces by name: in a
+/// container without the node's processes this is the way to the pods'. A victim
+/// is known by its cookie, so that a namespace of something else does no harm.
+const NAMED: &str = "/run/netns";
+
+/// Closes the victims, in whichever network namespace of the cgroup's processes,
+/// or of those that have a name, they are. Returns how many were closed.
 pub(super) fn close(victims: &HashSet<Victim>, cgroup: &Path) -> io::Result<usize> {
     let mut closed = 0;
-    for namespace in namespaces(cgroup)? {
+    for namespace in namespaces(cgroup, Path::new(NAMED))? {
         let wanted = victims.clone();
         // A network namespace is a thread's: this one ends with it.
         let worker = std::thread::Builder::new()
@@ -69,9 +74,9 @@ pub(super) fn close(victims: &HashSet<Victim>, cgroup: &Path) -> io::Result<usiz
     Ok(closed)
 }
 
-/// The network namespaces of the processes in a cgroup's subtree, and our own,
-/// each once.
-fn namespaces(cgroup: &Path) -> io::Result<Vec<fs::File>> {
+/// The network namespaces of the processes in a cgroup's subtree, those in a
+/// directory, and our own, each once.
+fn namespaces(cgroup: &Path, named: &Path) -> io::Result<Vec<fs::File>> {
     let mut pids = BTreeSet::new();
     collect_pids(cgroup, &mut pids)?;
     let mut seen = HashSet::new();
@@ -80,7 +85,9 @@ fn namespaces(cgroup: &Path) -> io::Result<Vec<fs::File>> {
     let others = pids
         .iter()
         .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
-    for path in std::iter::once(own).chain(others) {
+    let entries = fs::read_dir(named).into_iter().flatten().flatten();
+    let named = entries.map(|entry| entry.path());
+    for path in std::iter::once(own).chain(others).chain(named) {
         // A process may end meanwhile, and its namespace with it.
         let Ok(file) = fs::File::open(&path) else {
             continue;
@@ -297,9 +304,25 @@ mod tests {
     #[test]
     fn a_threads_own_namespace_is_among_those_searched_once() {
         let none = tempfile::tempdir().unwrap();
-        let found = namespaces(none.path()).unwrap();
+        let found = namespaces(none.path(), none.path()).unwrap();
         let own = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
         let inodes: Vec<u64> = found.iter().map(|f| f.metadata().unwrap().ino()).collect();
         assert_eq!(inodes, [own]);
+    }
+
+    #[test]
+    fn a_namespace_with_a_name_is_found_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = dir.path().join("named");
+        fs::create_dir(&named).unwrap();
+        fs::write(named.join("one"), "").unwrap();
+        std::os::unix::fs::symlink("/proc/thread-self/ns/net", named.join("own")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", named.join("gone")).unwrap();
+        let found = namespaces(dir.path(), &named).unwrap();
+        let inodes: BTreeSet<u64> = found.iter().map(|f| f.metadata().unwrap().ino()).collect();
+        let expected = ["/proc/thread-self/ns/net".into(), named.join("one")]
+            .map(|p: PathBuf| fs::metadata(p).unwrap().ino());
+        assert_eq!(found.len(), 2);
+        assert_eq!(inodes, BTreeSet::from(expected));
     }
 }

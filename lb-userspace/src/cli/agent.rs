@@ -2,46 +2,90 @@
 
 use std::{fs, net::IpAddr, path::PathBuf};
 
-use anyhow::{Context, bail};
-use lb_plan::{Limits, model::NodePortAddresses};
+use anyhow::Context;
+use lb_common::limits;
+use lb_plan::Limits;
 
-use super::args::{self, AgentArgs, Sizes};
+use super::{
+    args::{AgentArgs, BPFFS, Paths, STATE_DIR, port_range},
+    cleanup,
+    resolve::{Resolved, resolve},
+};
 use crate::{
     agent::{
         kernel,
         run::{self, Source},
         state::StateDir,
     },
-    bpf::{self, MapSizes, SocketLb, XdpMode},
+    bpf::{self, MapSizes, XdpMode},
+    config::{self, Max, SocketLb, Xdp},
     node,
     watch::reflect,
 };
 
-/// Runs the agent until a signal ends it.
+/// Runs the agent until a signal ends it, or does what a flag asks for instead.
 ///
 /// # Errors
 /// If it cannot start, or cannot go on; the message names the object and the
 /// remedy.
 pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
-    super::log::init(args.log_format, args.verbose);
+    let resolved = resolve(args)?;
+    let (format, verbose) = resolved.log(args);
+    super::log::init(format, verbose);
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let paths = paths(&resolved);
+    if let Some(path) = &args.write_config_to {
+        let text = config::write(&resolved.kube, &resolved.own)?;
+        return fs::write(path, text)
+            .with_context(|| format!("--write-config-to {}", path.display()));
+    }
+    if args.cleanup {
+        return cleanup::run(&paths);
+    }
+    let state_dir = StateDir::new(&paths.state_dir);
+    if bpf::mount_bpffs(&paths.bpffs)? {
+        let known = state_dir.set_mounted(&paths.bpffs);
+        known.context("the state directory cannot be used")?;
+    }
+    if args.init_only {
+        tracing::info!(bpffs = %paths.bpffs.display(), "all that needs CAP_SYS_ADMIN is done");
+        return Ok(());
+    }
+    serve(args, &resolved, &paths, state_dir)
+}
+
+fn serve(
+    args: &AgentArgs,
+    resolved: &Resolved,
+    paths: &Paths,
+    state_dir: StateDir,
+) -> anyhow::Result<()> {
     let facts =
         node::addresses::read().context("the node's addresses cannot be read by netlink")?;
-    let node = node_settings(args)?;
-    let state_dir = StateDir::new(&args.paths.state_dir);
+    let node = node_settings(resolved)?;
     // Another agent on the same maps would undo what this one writes.
     let _claim = state_dir
         .claim()
         .context("the state directory cannot be used")?;
-    let datapath = datapath_settings(args, facts.default_sources.clone())?;
+    adjust_oom_score(resolved.kube.number("oomScoreAdj"));
+    let datapath = datapath_settings(resolved, paths, facts.default_sources.clone())?;
     let settings = run::Settings {
-        source: source(args, &node.name),
+        source: source(args, resolved, &node.name),
         node,
-        healthz: args.healthz_bind_address,
-        metrics: args.metrics_bind_address,
+        servers: run::Servers {
+            healthz: resolved.kube.healthz(),
+            metrics: resolved.kube.metrics(),
+            hard_fail: resolved.kube.is("bindAddressHardFail"),
+        },
+        health_timeout: resolved.kube.health_timeout(),
         state_dir,
+        config: resolved.file.clone(),
+        configz: resolved.kube.document(),
     };
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node.name, "starts");
-    let limits = limits(&args.sizes);
+    tracing::info!(version = env!("BASCULE_VERSION"), node = %settings.node.name, "starts");
+    let limits = plan_limits(&datapath.sizes);
     let readings = kernel::readings(&datapath.bpffs);
     run::run(
         settings,
@@ -51,30 +95,52 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
     )
 }
 
-fn source(args: &AgentArgs, node: &str) -> Source {
+fn paths(resolved: &Resolved) -> Paths {
+    let or = |path: &Option<PathBuf>, default: &str| path.clone().unwrap_or_else(|| default.into());
+    Paths {
+        bpffs: or(&resolved.own.bpffs, BPFFS),
+        state_dir: or(&resolved.own.state_dir, STATE_DIR),
+    }
+}
+
+/// kube-proxy does the same, and does not mind when it may not.
+fn adjust_oom_score(score: i64) {
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::debug!(%error, score, "the OOM score could not be adjusted");
+    }
+}
+
+fn source(args: &AgentArgs, resolved: &Resolved, node: &str) -> Source {
+    let kubeconfig = resolved.kube.text("clientConnection.kubeconfig");
     match &args.source {
         Some(dir) => Source::Dir(dir.clone()),
         None => Source::Cluster(reflect::Settings {
-            kubeconfig: args.kubeconfig.clone(),
-            apiserver: args.apiserver.clone(),
+            kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
+            apiserver: resolved.own.apiserver.clone(),
             node_name: node.to_owned(),
-            proxy_name: args.service_proxy_name.clone(),
+            proxy_name: resolved.own.service_proxy_name.clone(),
         }),
     }
 }
 
-fn node_settings(args: &AgentArgs) -> anyhow::Result<node::Settings> {
-    let name = match &args.node_name {
+fn node_settings(resolved: &Resolved) -> anyhow::Result<node::Settings> {
+    let name = match &resolved.node_name {
         Some(name) => name.clone(),
         None => host_name()?,
     };
+    let (own, kube) = (&resolved.own, &resolved.kube);
+    // The file's ranges were read when it was.
+    let range = own.service_node_port_range.as_deref().map(port_range);
     Ok(node::Settings {
         name: name.into(),
-        node_port_addresses: node_port_addresses(&args.nodeport_addresses)?,
-        localhost_node_ports: args.localhost_nodeports,
-        node_port_range: args.service_node_port_range,
-        proxy_name: args.service_proxy_name.clone(),
-        socket_lb_host_only: args.socket_lb == args::SocketLb::Host,
+        node_port_addresses: kube.node_port_addresses(),
+        localhost_node_ports: own
+            .localhost_nodeports
+            .unwrap_or_else(|| kube.localhost_node_ports()),
+        node_port_range: range.and_then(Result::ok).unwrap_or((30_000, 32_767)),
+        proxy_name: own.service_proxy_name.clone(),
+        socket_lb_host_only: own.socket_lb == Some(SocketLb::Host),
+        bind_address: kube.bind_address(),
     })
 }
 
@@ -85,76 +151,62 @@ fn host_name() -> anyhow::Result<String> {
     Ok(name.trim().to_lowercase())
 }
 
-fn node_port_addresses(list: &[String]) -> anyhow::Result<NodePortAddresses> {
-    if list.iter().any(|item| item == "primary") {
-        if list.len() > 1 {
-            bail!(
-                "--nodeport-addresses: `primary` stands alone; leave out either it or the networks"
-            );
-        }
-        return Ok(NodePortAddresses::Primary);
-    }
-    let cidrs = list.iter().map(|text| {
-        let parsed = text.split_once('/').and_then(|(ip, len)| {
-            let ip: IpAddr = ip.parse().ok()?;
-            let len: u8 = len.parse().ok()?;
-            let most = if ip.is_ipv4() { 32 } else { 128 };
-            (len <= most).then_some((ip, len))
-        });
-        parsed.with_context(|| format!("--nodeport-addresses: {text:?} is neither `primary` nor a network such as 10.0.0.0/8"))
-    });
-    Ok(NodePortAddresses::Cidrs(
-        cidrs.collect::<anyhow::Result<_>>()?,
-    ))
-}
-
 fn datapath_settings(
-    args: &AgentArgs,
+    resolved: &Resolved,
+    paths: &Paths,
     node_addresses: Vec<IpAddr>,
 ) -> anyhow::Result<bpf::Settings> {
-    let cgroup = match &args.cgroup {
+    let own = &resolved.own;
+    let cgroup = match &own.cgroup {
         Some(dir) => dir.clone(),
         None => cgroup2_mount(&fs::read_to_string("/proc/mounts").context("/proc/mounts")?)
             .context("no cgroup2 is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup`, or give --cgroup")?,
     };
-    let s = &args.sizes;
+    let pod_devices = match own.pod_devices.as_slice() {
+        [] => resolved.kube.pod_devices(),
+        patterns => patterns.to_vec(),
+    };
     Ok(bpf::Settings {
-        bpffs: args.paths.bpffs.clone(),
+        bpffs: paths.bpffs.clone(),
         cgroup,
-        sizes: MapSizes {
-            frontends: s.max_frontends,
-            backends: s.max_backends,
-            services: s.max_services,
-            slots: s.max_slots,
-            ranges: s.max_source_ranges,
-            conntrack: s.max_conntrack,
-            affinity: s.max_affinity,
-            sock_nat: s.max_sockets,
-        },
-        pod_devices: args.pod_devices.clone(),
-        uplinks: args.uplinks.clone(),
+        sizes: sizes(&own.max),
+        pod_devices,
+        uplinks: own.uplinks.clone(),
         node_addresses,
-        xdp: match args.xdp {
-            args::Xdp::Auto => XdpMode::Auto,
-            args::Xdp::Generic => XdpMode::Generic,
-            args::Xdp::Off => XdpMode::Off,
+        xdp: match own.xdp.unwrap_or(Xdp::Auto) {
+            Xdp::Auto => XdpMode::Auto,
+            Xdp::Generic => XdpMode::Generic,
+            Xdp::Off => XdpMode::Off,
         },
-        socket_lb: match args.socket_lb {
-            args::SocketLb::All => SocketLb::All,
-            args::SocketLb::Host => SocketLb::Host,
-            args::SocketLb::Off => SocketLb::Off,
+        socket_lb: match own.socket_lb.unwrap_or(SocketLb::All) {
+            SocketLb::All => bpf::SocketLb::All,
+            SocketLb::Host => bpf::SocketLb::Host,
+            SocketLb::Off => bpf::SocketLb::Off,
         },
         ..bpf::Settings::default()
     })
 }
 
-fn limits(sizes: &Sizes) -> Limits {
+fn sizes(max: &Max) -> MapSizes {
+    MapSizes {
+        frontends: max.frontends.unwrap_or(limits::FRONTENDS),
+        backends: max.backends.unwrap_or(limits::BACKENDS),
+        services: max.services.unwrap_or(limits::SERVICES),
+        slots: max.slots.unwrap_or(limits::SLOTS),
+        ranges: max.source_ranges.unwrap_or(limits::RANGES),
+        conntrack: max.conntrack.unwrap_or(limits::CONNTRACK),
+        affinity: max.affinity.unwrap_or(limits::AFFINITY),
+        sock_nat: max.sockets.unwrap_or(limits::SOCK_NAT),
+    }
+}
+
+fn plan_limits(sizes: &MapSizes) -> Limits {
     Limits {
-        frontends: sizes.max_frontends,
-        backends: sizes.max_backends,
-        services: sizes.max_services,
-        slots: sizes.max_slots,
-        ranges: sizes.max_source_ranges,
+        frontends: sizes.frontends,
+        backends: sizes.backends,
+        services: sizes.services,
+        slots: sizes.slots,
+        ranges: sizes.ranges,
         ..Limits::default()
     }
 }
@@ -185,30 +237,6 @@ fn unescape(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks_of_node_ports_are_checked() {
-        let parse = |list: &[&str]| {
-            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-            node_port_addresses(&list).map_err(|e| e.to_string())
-        };
-        assert_eq!(parse(&["primary"]), Ok(NodePortAddresses::Primary));
-        let net = |ip: &str, len| (ip.parse::<IpAddr>().unwrap(), len);
-        let both = vec![net("10.0.0.0", 8), net("fd00::", 64)];
-        assert_eq!(
-            parse(&["10.0.0.0/8", "fd00::/64"]),
-            Ok(NodePortAddresses::Cidrs(both))
-        );
-        for bad in [
-            &["10.0.0.0"][..],
-            &["10.0.0.0/33"],
-            &["x/8"],
-            &["primary", "10.0.0.0/8"],
-        ] {
-            let error = parse(bad).unwrap_err();
-            assert!(error.starts_with("--nodeport-addresses: "), "{error}");
-        }
-    }
 
     #[test]
     fn the_cgroup2_mount_is_found() {

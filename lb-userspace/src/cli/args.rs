@@ -1,20 +1,20 @@
 //! The command line: what the user types.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use lb_common::limits;
+
+use super::kube_flags::KubeFlags;
+pub use crate::config::{SocketLb, Xdp};
 
 const EXIT_CODES: &str =
     "Exit status: 0 success, 1 failure, 2 wrong usage, 3 degraded (`status` only).";
 
 /// Kubernetes services balanced in the kernel.
 #[derive(Parser, Debug)]
-#[command(name = "bascule", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "bascule", version = env!("BASCULE_VERSION"), propagate_version = true, about, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,13 +25,28 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the agent of a node
-    #[command(after_help = "Examples:
+    #[command(
+        args_override_self = true,
+        after_help = "Examples:
   bascule agent --kubeconfig /etc/bascule/kubeconfig --node-name \"$(hostname)\"
   bascule agent --apiserver https://10.0.0.1:6443      # in a pod: the ClusterIP is not there yet
   bascule agent --source ./manifests --node-name n1    # YAML files instead of a cluster
+  bascule agent --config /var/lib/kube-proxy/config.conf    # kube-proxy's own configuration
 
-The programs and maps stay in the kernel when the agent ends, and serve on.")]
+The programs and maps stay in the kernel when the agent ends, and serve on."
+    )]
     Agent(Box<AgentArgs>),
+    /// Take off this node what agents left: links, programs, maps, pins
+    #[command(after_help = "Examples:
+  bascule cleanup
+  bascule cleanup --bpffs /sys/fs/bpf --state-dir /run/bascule
+
+Services are no longer served by this node. End its agent first: one that runs is refused.")]
+    Cleanup {
+        /// The paths.
+        #[command(flatten)]
+        paths: Paths,
+    },
     /// Show how the node is: agent, hooks, maps, problems
     #[command(after_help = "Examples:
   bascule status
@@ -154,6 +169,11 @@ pub struct View {
     pub paths: Paths,
 }
 
+/// Default of `--bpffs`.
+pub(super) const BPFFS: &str = "/sys/fs/bpf";
+/// Default of `--state-dir`.
+pub(super) const STATE_DIR: &str = "/run/bascule";
+
 /// Where a node's state is.
 #[derive(Args, Clone, Debug)]
 pub struct Paths {
@@ -161,7 +181,7 @@ pub struct Paths {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "/sys/fs/bpf",
+        default_value = BPFFS,
         env = "BASCULE_BPFFS"
     )]
     pub bpffs: PathBuf,
@@ -169,32 +189,10 @@ pub struct Paths {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "/run/bascule",
+        default_value = STATE_DIR,
         env = "BASCULE_STATE_DIR"
     )]
     pub state_dir: PathBuf,
-}
-
-/// XDP on uplinks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Xdp {
-    /// Where the driver has it natively.
-    Auto,
-    /// In the generic hook where the driver does not have it.
-    Generic,
-    /// Nowhere.
-    Off,
-}
-
-/// Which sockets connect straight to a backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum SocketLb {
-    /// Pods' and the host's.
-    All,
-    /// The host's only; pods are served packet by packet.
-    Host,
-    /// None.
-    Off,
 }
 
 /// How log lines look.
@@ -206,24 +204,37 @@ pub enum LogFormat {
     Json,
 }
 
-/// `bascule agent`.
+/// `bascule agent`. What has no value is taken from the file of `--config`, and
+/// then from the defaults.
 #[derive(Args, Debug)]
 pub struct AgentArgs {
-    /// Read Services, EndpointSlices and Nodes from the YAML files of a directory, and follow them
+    /// Read kube-proxy's KubeProxyConfiguration, and a BasculeConfiguration beside it; kube-proxy's flags but those of the log, --hostname-override and --master are ignored then
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Write the configuration, every field with its value, and end
+    #[arg(long, value_name = "FILE")]
+    pub write_config_to: Option<PathBuf>,
+    /// Only do what needs CAP_SYS_ADMIN, which is to mount the bpffs, and end
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_possible_values = true, action = clap::ArgAction::Set)]
+    pub init_only: bool,
+    /// As `bascule cleanup`: take what agents left off this node, and end
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", hide_possible_values = true, action = clap::ArgAction::Set)]
+    pub cleanup: bool,
+    /// Read Services, EndpointSlices and Nodes from the .yaml, .yml and .json files of a directory, but not of those below it, and follow them
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "apiserver"])]
     pub source: Option<PathBuf>,
-    /// Reach the cluster as this file says; without it $KUBECONFIG, then the pod's service account
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
     /// Name of this node's Node object [default: the host's name]
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: Option<String>,
     /// URL of the API server, instead of the configured one
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", visible_alias = "master")]
     pub apiserver: Option<String>,
-    /// The paths.
-    #[command(flatten)]
-    pub paths: Paths,
+    /// Directory of a bpffs, with the pins in `bascule/` below it [default: /sys/fs/bpf]
+    #[arg(long, value_name = "DIR", env = "BASCULE_BPFFS")]
+    pub bpffs: Option<PathBuf>,
+    /// Where names and status are written for the other commands; they are never read [default: /run/bascule]
+    #[arg(long, value_name = "DIR", env = "BASCULE_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Directory of a cgroup2 mount: the socket hooks serve its subtree [default: the first cgroup2 mount]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
@@ -233,79 +244,77 @@ pub struct AgentArgs {
     /// Devices that lead out of the node, by name (* and ? match) [default: those of the default routes and of the node's addresses]
     #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
     pub uplinks: Vec<String>,
-    /// XDP on uplinks
-    #[arg(long, value_enum, default_value_t = Xdp::Auto)]
-    pub xdp: Xdp,
-    /// Which local sockets connect straight to a backend
-    #[arg(long, value_enum, default_value_t = SocketLb::All)]
-    pub socket_lb: SocketLb,
-    /// Node addresses that answer NodePorts: `primary`, or networks such as 10.0.0.0/8
-    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', default_value = "primary")]
-    pub nodeport_addresses: Vec<String>,
-    /// The API server's --service-node-port-range
-    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
-    pub service_node_port_range: (u16, u16),
-    /// Answer NodePorts on 127.0.0.1 and ::1 too, to the node's own sockets
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    pub localhost_nodeports: bool,
+    /// XDP on uplinks [default: auto]
+    #[arg(long, value_enum)]
+    pub xdp: Option<Xdp>,
+    /// Which local sockets connect straight to a backend [default: all]
+    #[arg(long, value_enum)]
+    pub socket_lb: Option<SocketLb>,
+    /// The API server's --service-node-port-range [default: 30000-32767]
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    pub service_node_port_range: Option<(u16, u16)>,
+    /// Answer NodePorts on 127.0.0.1 and ::1 too, to the node's own sockets [default: true]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub localhost_nodeports: Option<bool>,
     /// Serve only Services with this label service.kubernetes.io/service-proxy-name
     #[arg(long, value_name = "NAME")]
     pub service_proxy_name: Option<String>,
-    /// Where /healthz and /livez are answered
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10256")]
-    pub healthz_bind_address: SocketAddr,
-    /// Where /metrics is answered
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10249")]
-    pub metrics_bind_address: SocketAddr,
     /// The sizes.
     #[command(flatten)]
     pub sizes: Sizes,
-    /// Log lines for people or for machines
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    /// Log lines for people or for machines [default: text]
+    #[arg(long, value_enum, help_heading = "Options")]
+    pub log_format: Option<LogFormat>,
     /// Say more: -v, -vv; $RUST_LOG chooses by module
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Options")]
     pub verbose: u8,
+    /// kube-proxy's.
+    #[command(flatten)]
+    pub kube: KubeFlags,
 }
 
 /// Most entries of each map. A change takes effect when the agent starts.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sizes of the maps")]
 pub struct Sizes {
-    /// Frontends
-    #[arg(long, value_name = "N", default_value_t = limits::FRONTENDS, value_parser = size())]
-    pub max_frontends: u32,
-    /// Backends
-    #[arg(long, value_name = "N", default_value_t = limits::BACKENDS, value_parser = size())]
-    pub max_backends: u32,
-    /// Service ports
-    #[arg(long, value_name = "N", default_value_t = limits::SERVICES, value_parser = size())]
-    pub max_services: u32,
-    /// Slots of all maglev tables, 4 bytes each
-    #[arg(long, value_name = "N", default_value_t = limits::SLOTS, value_parser = size())]
-    pub max_slots: u32,
-    /// Networks of all loadBalancerSourceRanges
-    #[arg(long, value_name = "N", default_value_t = limits::RANGES, value_parser = size())]
-    pub max_source_ranges: u32,
-    /// Room for conntrack entries of each IP family, two a flow; from six tenths of it on some flows
-    /// are refused
-    #[arg(long, value_name = "N", default_value_t = limits::CONNTRACK, value_parser = size())]
-    pub max_conntrack: u32,
-    /// Clients with session affinity
-    #[arg(long, value_name = "N", default_value_t = limits::AFFINITY, value_parser = size())]
-    pub max_affinity: u32,
-    /// Sockets that the socket hooks translated
-    #[arg(long, value_name = "N", default_value_t = limits::SOCK_NAT, value_parser = size())]
-    pub max_sockets: u32,
+    /// Frontends.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Frontends", limits::FRONTENDS))]
+    pub max_frontends: Option<u32>,
+    /// Backends.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Backends", limits::BACKENDS))]
+    pub max_backends: Option<u32>,
+    /// Service ports.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Service ports", limits::SERVICES))]
+    pub max_services: Option<u32>,
+    /// Slots of all maglev tables, 4 bytes each.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Slots of all maglev tables, 4 bytes each", limits::SLOTS))]
+    pub max_slots: Option<u32>,
+    /// Networks of all loadBalancerSourceRanges.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Networks of all loadBalancerSourceRanges", limits::RANGES))]
+    pub max_source_ranges: Option<u32>,
+    /// Room for conntrack entries of each IP family, two a flow; from six tenths of it
+    /// on, some flows are refused.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Room for conntrack entries of each IP family, two a flow; some flows are refused from six tenths of it on", limits::CONNTRACK))]
+    pub max_conntrack: Option<u32>,
+    /// Clients with session affinity.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Clients with session affinity", limits::AFFINITY))]
+    pub max_affinity: Option<u32>,
+    /// Sockets that the socket hooks translated.
+    #[arg(long, value_name = "N", value_parser = size(), help = with_default("Sockets that the socket hooks translated", limits::SOCK_NAT))]
+    pub max_sockets: Option<u32>,
+}
+
+fn with_default(help: &str, default: u32) -> String {
+    format!("{help} [default: {default}]")
 }
 
 /// At least a few entries: a map of none cannot be made, and one of id 0 only
 /// holds nothing.
-fn size() -> clap::builder::RangedI64ValueParser<u32> {
+pub(super) fn size() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(16..=1 << 28)
 }
 
-fn port_range(text: &str) -> Result<(u16, u16), String> {
+pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
     let bad = || format!("{text:?} is not FIRST-LAST, such as 30000-32767");
     let (first, last) = text.split_once('-').ok_or_else(bad)?;
     let first = first.parse().map_err(|_| bad())?;
@@ -356,8 +365,17 @@ mod tests {
         };
         assert_eq!(args.uplinks, ["eth0", "eth1"]);
         assert_eq!(args.pod_devices, ["a*", "b?"]);
-        assert_eq!(args.nodeport_addresses, ["10.0.0.0/8"]);
-        assert_eq!(args.service_node_port_range, (30_000, 30_100));
+        let flags: Vec<_> = args
+            .kube
+            .0
+            .iter()
+            .map(|(f, v)| (f.flag, v.to_string()))
+            .collect();
+        assert_eq!(
+            flags,
+            [("nodeport-addresses", r#"["10.0.0.0/8"]"#.to_owned())]
+        );
+        assert_eq!(args.service_node_port_range, Some((30_000, 30_100)));
         for bad in [
             "bascule agent --source x --kubeconfig y",
             "bascule agent --service-node-port-range 5",

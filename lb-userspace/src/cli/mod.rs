@@ -2,8 +2,11 @@
 
 pub mod agent;
 pub mod args;
+pub mod cleanup;
 pub mod flows;
+pub mod kube_flags;
 pub mod log;
+pub mod resolve;
 pub mod rows;
 pub mod show;
 pub mod status;
@@ -21,9 +24,10 @@ const DEGRADED: u8 = 3;
 /// Runs the command line of the process.
 pub fn main() -> ExitCode {
     // Wrong usage ends the process here, with status 2.
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(kube_flags::arguments(std::env::args_os()));
     let done = match &cli.command {
         Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
         Command::Status(view) => show::status(view).map(|degraded| match degraded {
             true => ExitCode::from(DEGRADED),
             false => ExitCode::SUCCESS,
@@ -61,6 +65,6 @@ fn list(command: &Command) -> anyhow::Result<()> {
         }
         Command::Maps(view) => show::maps(view),
         // The others are answered by the caller.
-        Command::Agent(_) | Command::Status(_) | Command::Completions { .. } => Ok(()),
+        Command::Agent(_) | Command::Cleanup { .. } | Command::Status(_) | Command::Completions { .. } => Ok(()),
     }
 }

@@ -16,13 +16,14 @@ use serde::Serialize;
 use crate::http::{Answer, Handler};
 
 /// A change that is not in the maps after this long makes the proxy unhealthy:
-/// twice kube-proxy's sync period.
+/// twice kube-proxy's default sync period.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is known about the proxy's health.
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<State>,
+    timeout: Duration,
     /// Answers of `/healthz`, healthy and not, for the metrics.
     pub healthz: [AtomicU64; 2],
     /// Answers of `/livez`, healthy and not.
@@ -32,7 +33,10 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     synced: bool,
-    leaving: bool,
+    /// The Node: whether it leaves the cluster; `None` if there is none.
+    node: Option<bool>,
+    /// A node without a Node takes no new connections.
+    needs_node: bool,
     families: [bool; 2],
     updated: Option<SystemTime>,
     queued: Option<SystemTime>,
@@ -60,18 +64,24 @@ struct Family {
 
 impl Default for Health {
     fn default() -> Self {
+        Self::new(TIMEOUT)
+    }
+}
+
+impl Health {
+    /// A proxy that is unhealthy when a change waits for `timeout`.
+    pub fn new(timeout: Duration) -> Self {
         Self {
             state: Mutex::new(State {
                 families: [true; 2],
                 ..State::default()
             }),
+            timeout,
             healthz: Default::default(),
             livez: Default::default(),
         }
     }
-}
 
-impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every write leaves the state whole, so a panic elsewhere does not matter.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,9 +104,27 @@ impl Health {
         self.state().synced = true;
     }
 
-    /// Whether the node is about to leave the cluster.
-    pub fn leaving(&self, leaving: bool) {
-        self.state().leaving = leaving;
+    /// What the node's Node says: whether it is about to leave the cluster.
+    /// `None` where there is no Node, which is as bad in a cluster, once the Node
+    /// was there or where it [has to be](Self::need_node).
+    pub fn node(&self, leaving: Option<bool>) {
+        let mut state = self.state();
+        state.needs_node |= leaving.is_some();
+        state.node = leaving;
+    }
+
+    /// Makes the node's Node necessary: objects come from a cluster.
+    pub fn need_node(&self) {
+        self.state().needs_node = true;
+    }
+
+    /// Whether the node stays in the cluster: kube-proxy's `NodeEligible`.
+    fn is_eligible(&self) -> bool {
+        let state = self.state();
+        match state.node {
+            Some(leaving) => !leaving,
+            None => !state.needs_node,
+        }
     }
 
     /// Which address families the node has.
@@ -106,7 +134,7 @@ impl Health {
 
     /// Whether no change has waited for too long: what `/livez` says.
     pub fn is_alive(&self, now: SystemTime) -> bool {
-        let late = |queued: SystemTime| now.duration_since(queued).is_ok_and(|d| d >= TIMEOUT);
+        let late = |queued: SystemTime| now.duration_since(queued).is_ok_and(|d| d >= self.timeout);
         !self.state().queued.is_some_and(late)
     }
 
@@ -117,16 +145,14 @@ impl Health {
 
     /// Whether new connections should come to this node: what `/healthz` says.
     pub fn is_healthy(&self, now: SystemTime) -> bool {
-        let state = self.state();
-        let ready = state.synced && !state.leaving;
-        drop(state);
-        ready && self.is_alive(now)
+        let synced = self.state().synced;
+        synced && self.is_eligible() && self.is_alive(now)
     }
 
     /// The answer to `/healthz`: for load balancers in front of the node.
     pub fn healthz_at(&self, now: SystemTime) -> Answer {
         let healthy = self.is_healthy(now);
-        let eligible = !self.state().leaving;
+        let eligible = self.is_eligible();
         self.healthz[usize::from(!healthy)].fetch_add(1, Ordering::Relaxed);
         self.answer(now, healthy, Some(eligible))
     }
@@ -155,7 +181,8 @@ impl Health {
             last_updated: if healthy { time(now) } else { updated.clone() },
             current_time: time(now),
             node_eligible,
-            healthy: alive && state.synced,
+            // Of `/livez`, the wait for the first objects is no fault.
+            healthy: alive && (state.synced || node_eligible.is_none()),
             status: status
                 .map(|(family, _)| {
                     let last_updated = updated.clone();
@@ -249,10 +276,28 @@ mod tests {
     fn a_node_that_leaves_takes_no_new_connections_but_is_alive() {
         let health = Health::default();
         health.synced();
-        health.leaving(true);
+        health.node(Some(true));
         assert_eq!(statuses(&health, 0), (503, 200));
-        health.leaving(false);
+        health.node(Some(false));
         assert_eq!(statuses(&health, 0), (200, 200));
+    }
+
+    #[test]
+    fn a_node_without_a_node_object_takes_none_where_there_was_or_has_to_be_one() {
+        let health = Health::default();
+        health.synced();
+        health.node(None);
+        assert_eq!(statuses(&health, 0), (200, 200), "files need no Node");
+        health.node(Some(false));
+        health.node(None);
+        assert_eq!(statuses(&health, 0), (503, 200), "it was deleted");
+        let health = Health::default();
+        health.synced();
+        health.need_node();
+        assert_eq!(statuses(&health, 0), (503, 200));
+        let body: serde_json::Value = serde_json::from_str(&health.healthz_at(at(0)).body).unwrap();
+        assert_eq!(body["nodeEligible"], false);
+        assert_eq!(body["healthy"], true, "the proxy itself is well");
     }
 
     #[test]

@@ -65,15 +65,16 @@ impl Servers {
         let (name, count, health) = (service.clone(), endpoints.clone(), self.health.clone());
         // Both families: IPv6 sockets take IPv4 too, unless the host says no.
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, check.port));
-        let task = self.runtime.spawn(http::serve(
-            "the health check of a Service",
-            "its healthCheckNodePort",
-            address,
-            Arc::new(move |_| {
-                let count = count.load(Ordering::Relaxed);
-                Some(answer(&name, count, health.is_alive(SystemTime::now())))
-            }),
-        ));
+        let what = "the health check of a Service";
+        let place = http::Place::new(what, "its healthCheckNodePort", address);
+        let handler: http::Handler = Arc::new(move |_| {
+            let count = count.load(Ordering::Relaxed);
+            Some(answer(&name, count, health.is_alive(SystemTime::now())))
+        });
+        let task = self.runtime.spawn(async move {
+            // Without a hard failure it serves until the task is aborted.
+            let _never = http::serve(place, false, handler).await;
+        });
         let new = Running {
             port: check.port,
             endpoints,
@@ -85,13 +86,13 @@ impl Servers {
 
 /// What a load balancer reads: 200 with at least one endpoint here.
 fn answer(service: &ServiceKey, endpoints: u32, alive: bool) -> Answer {
-    let body = serde_json::json!({
-        "service": {"namespace": &*service.namespace, "name": &*service.name},
-        "localEndpoints": endpoints,
-        "serviceProxyHealthy": alive,
-    });
+    // As kube-proxy writes it, byte for byte. Names need no escapes.
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\t\"localEndpoints\": {endpoints},\n\t\"serviceProxyHealthy\": {alive}\n}}",
+        service.namespace, service.name
+    );
     let status = if endpoints > 0 && alive { 200 } else { 503 };
-    let mut answer = Answer::json(status, body.to_string());
+    let mut answer = Answer::json(status, body);
     let weight = ("x-load-balancing-endpoint-weight", endpoints.to_string());
     answer.headers.push(weight);
     answer
@@ -116,5 +117,15 @@ mod tests {
             assert_eq!(body["service"]["name"], "web");
             assert_eq!(answer.headers[1].1, endpoints.to_string());
         }
+        // From the template of kubernetes v1.36.3, pkg/proxy/healthcheck/service_health.go.
+        let expected = "{
+\t\"service\": {
+\t\t\"namespace\": \"shop\",
+\t\t\"name\": \"web\"
+\t},
+\t\"localEndpoints\": 2,
+\t\"serviceProxyHealthy\": true
+}";
+        assert_eq!(answer(&service, 2, true).body, expected);
     }
 }

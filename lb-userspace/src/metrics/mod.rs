@@ -2,45 +2,49 @@
 //! `bascule_*` for what only this proxy has.
 //! kubernetes v1.36.3, pkg/proxy/metrics/metrics.go.
 
+mod exposition;
+pub mod labels;
+mod process;
 pub mod readings;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::{Duration, SystemTime},
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
     metrics::{
         counter::Counter,
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets, linear_buckets},
+        info::Info,
     },
     registry::Registry,
 };
 
-use crate::{
-    health::Health,
-    http::{Answer, Handler},
-};
+pub use exposition::Exposition;
+pub use labels::{FamilyLabel, IpFamily, MapLabel, PolicyLabel, ReasonLabel, TrafficPolicy};
 pub use readings::{Reader, Readings, Source};
 
 /// The instruments that the agent writes.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Duration of one round from snapshot to maps.
-    pub sync: Histogram,
+    /// Duration of one round from snapshot to maps. A round does both families.
+    pub sync: Histograms,
     /// The same, of rounds that planned every service.
-    pub sync_full: Histogram,
+    pub sync_full: Histograms,
     /// The same, of rounds that planned what changed.
-    pub sync_partial: Histogram,
+    pub sync_partial: Histograms,
     /// From the change of a Service's endpoints to the maps.
-    pub network_programming: Histogram,
+    pub network_programming: Histograms,
     /// When the maps were last brought up to date, in seconds since 1970.
-    pub last_sync: Gauge<f64, AtomicU64>,
+    pub last_sync: Family<FamilyLabel, Gauge<f64, AtomicU64>>,
     /// When a change last came, in seconds since 1970.
-    pub last_queued: Gauge<f64, AtomicU64>,
+    pub last_queued: Family<FamilyLabel, Gauge<f64, AtomicU64>>,
+    /// Service ports whose policy is `Local` and that have endpoints elsewhere
+    /// only.
+    pub no_local_endpoints: Family<PolicyLabel, Gauge>,
     /// Changes of Services that are not in the maps yet, and all so far.
     pub service_changes: Changes,
     /// The same of EndpointSlices.
@@ -72,28 +76,19 @@ pub struct Changes {
     pub total: Counter,
 }
 
-/// A label with the reason of a problem.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub struct ReasonLabel {
-    /// The reason.
-    pub reason: &'static str,
-}
-
-/// A label with the name of a map.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub struct MapLabel {
-    /// The map.
-    pub map: &'static str,
-}
+/// Histograms by IP family.
+pub type Histograms = Family<FamilyLabel, Histogram, fn() -> Histogram>;
 
 /// kube-proxy's buckets of synchronisation: 1 ms to 16 s, doubling.
 fn sync_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
 }
 
-/// kube-proxy's buckets of `network_programming_duration_seconds`.
+/// kube-proxy's buckets of `network_programming_duration_seconds`; that of 0 comes
+/// from the way it merges them (component-base/metrics/buckets.go).
 fn network_programming_buckets() -> Histogram {
-    let buckets = linear_buckets(0.25, 0.25, 2)
+    let buckets = std::iter::once(0.0)
+        .chain(linear_buckets(0.25, 0.25, 2))
         .chain(linear_buckets(1.0, 1.0, 59))
         .chain(linear_buckets(60.0, 5.0, 12))
         .chain(linear_buckets(120.0, 30.0, 7));
@@ -103,12 +98,13 @@ fn network_programming_buckets() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            sync: sync_buckets(),
-            sync_full: sync_buckets(),
-            sync_partial: sync_buckets(),
-            network_programming: network_programming_buckets(),
-            last_sync: Gauge::default(),
-            last_queued: Gauge::default(),
+            sync: Family::new_with_constructor(sync_buckets),
+            sync_full: Family::new_with_constructor(sync_buckets),
+            sync_partial: Family::new_with_constructor(sync_buckets),
+            network_programming: Family::new_with_constructor(network_programming_buckets),
+            last_sync: Family::default(),
+            last_queued: Family::default(),
+            no_local_endpoints: Family::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),
             services: Gauge::default(),
@@ -124,19 +120,51 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Records a round from snapshot to maps that ended now.
-    pub fn synced_round(&self, full: bool, took: Duration, now: SystemTime) {
+    /// Records a round from snapshot to maps of some families: how long it took,
+    /// and when it ended, if all is in the maps.
+    pub fn synced_round(
+        &self,
+        families: &[IpFamily],
+        full: bool,
+        (took, now): (Duration, Option<SystemTime>),
+    ) {
         let seconds = took.as_secs_f64();
-        self.sync.observe(seconds);
         let kind = if full {
             &self.sync_full
         } else {
             &self.sync_partial
         };
-        kind.observe(seconds);
-        self.last_sync.set(epoch_seconds(now));
+        for ip_family in families {
+            let label = FamilyLabel {
+                ip_family: *ip_family,
+            };
+            self.sync.get_or_create(&label).observe(seconds);
+            kind.get_or_create(&label).observe(seconds);
+            if let Some(now) = now {
+                let last = self.last_sync.get_or_create(&label);
+                last.set(epoch_seconds(now));
+            }
+        }
         self.service_changes.pending.set(0);
         self.endpoint_changes.pending.set(0);
+    }
+
+    /// Records that a change came.
+    pub fn queued(&self, families: &[IpFamily], now: SystemTime) {
+        for ip_family in families {
+            let label = FamilyLabel {
+                ip_family: *ip_family,
+            };
+            let last = self.last_queued.get_or_create(&label);
+            last.set(epoch_seconds(now));
+        }
+    }
+
+    /// Records how long a change of endpoints took to the maps.
+    pub fn programmed(&self, ip_family: IpFamily, took: Duration) {
+        let label = FamilyLabel { ip_family };
+        let histogram = self.network_programming.get_or_create(&label);
+        histogram.observe(took.as_secs_f64());
     }
 
     /// Sets the number of problems of each reason.
@@ -161,6 +189,8 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         self.register_kube_proxys(registry.sub_registry_with_prefix("kubeproxy"));
         let r = registry.sub_registry_with_prefix("bascule");
+        let version = vec![("version", env!("BASCULE_VERSION"))];
+        r.register("build", "What was built", Info::new(version));
         let mut gauge = |name, help, gauge: &Gauge| r.register(name, help, gauge.clone());
         gauge("services", "Services in the snapshot", &self.services);
         gauge(
@@ -192,7 +222,7 @@ impl Metrics {
     }
 
     fn register_kube_proxys(&self, r: &mut Registry) {
-        for (name, help, histogram) in [
+        for (name, help, histograms) in [
             ("sync", "Time from the snapshot to the maps", &self.sync),
             (
                 "sync_full",
@@ -205,16 +235,13 @@ impl Metrics {
                 &self.sync_partial,
             ),
         ] {
-            r.register(
-                format!("{name}_proxy_rules_duration_seconds"),
-                help,
-                histogram.clone(),
-            );
+            let name = format!("{name}_proxy_rules_duration_seconds");
+            r.register(name, help, histograms.clone());
         }
         let help = "Time from the change of an endpoint to the maps";
         let programming = self.network_programming.clone();
         r.register("network_programming_duration_seconds", help, programming);
-        for (name, help, gauge) in [
+        for (name, help, gauges) in [
             (
                 "",
                 "When the maps were last brought up to date",
@@ -223,8 +250,13 @@ impl Metrics {
             ("queued_", "When a change last came", &self.last_queued),
         ] {
             let name = format!("sync_proxy_rules_last_{name}timestamp_seconds");
-            r.register(name, help, gauge.clone());
+            r.register(name, help, gauges.clone());
         }
+        r.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "Service ports with a Local policy and endpoints on other nodes only",
+            self.no_local_endpoints.clone(),
+        );
         for (kind, changes) in [
             ("service", &self.service_changes),
             ("endpoint", &self.endpoint_changes),
@@ -241,42 +273,4 @@ impl Metrics {
 pub fn epoch_seconds(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |d| d.as_secs_f64())
-}
-
-/// Everything that a scrape shows.
-pub struct Exposition {
-    registry: Registry,
-}
-
-impl Exposition {
-    /// The agent's instruments, its health, and what the maps hold.
-    pub fn new(metrics: &Metrics, health: Arc<Health>, source: Source) -> Self {
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        registry.register_collector(Box::new(readings::Collector::new(health, source)));
-        Self { registry }
-    }
-
-    /// The text of a scrape.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string fails only when a collector does.
-        if encode(&mut text, &self.registry).is_err() {
-            tracing::warn!("the metrics could not be written");
-        }
-        text
-    }
-
-    /// Serves `/metrics`.
-    pub fn handler(self) -> Handler {
-        Arc::new(move |path| match path {
-            "/metrics" => Some(Answer {
-                status: 200,
-                content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                headers: Vec::new(),
-                body: self.text(),
-            }),
-            _ => None,
-        })
-    }
 }

@@ -31,6 +31,9 @@ pub struct Settings {
     pub proxy_name: Option<String>,
     /// Socket hooks serve the host's sockets only.
     pub socket_lb_host_only: bool,
+    /// The node's primary address of its family, if it is one of the node's:
+    /// kube-proxy's `bindAddress`.
+    pub bind_address: Option<IpAddr>,
 }
 
 /// What the kernel says about the node.
@@ -45,8 +48,11 @@ pub struct Facts {
 /// The node as planning sees it.
 pub fn view(settings: &Settings, node: Option<&Node>, facts: &Facts) -> NodeView {
     let internal = node.map(|n| n.internal_ips.as_slice()).unwrap_or_default();
+    let bound = settings
+        .bind_address
+        .filter(|ip| facts.addresses.contains(ip));
     let first = |v6: bool| {
-        let all = internal.iter().chain(&facts.default_sources);
+        let all = bound.iter().chain(internal).chain(&facts.default_sources);
         all.copied().find(|ip| ip.is_ipv6() == v6)
     };
     let primary: Vec<IpAddr> = [first(false), first(true)].into_iter().flatten().collect();
@@ -184,6 +190,7 @@ mod tests {
             node_port_range: (30_000, 32_767),
             proxy_name: None,
             socket_lb_host_only: false,
+            bind_address: None,
         }
     }
 
@@ -237,6 +244,24 @@ mod tests {
         assert_eq!(config.snat6, Addr::from(ips(&["fd00::2"])[0]));
         assert_eq!((config.snat_port_min, config.snat_port_max), (1024, 29_999));
         assert_eq!(config.host_netns, 7);
+    }
+
+    #[test]
+    fn the_bind_address_is_primary_if_the_node_has_it() {
+        let facts = Facts {
+            addresses: ips(&["10.0.0.5", "10.0.0.6", "fd00::5"]),
+            default_sources: ips(&["10.0.0.5", "fd00::5"]),
+        };
+        for (bind, expected) in [
+            ("10.0.0.6", ["10.0.0.6", "fd00::5"]),
+            ("10.0.0.7", ["10.0.0.5", "fd00::5"]),
+        ] {
+            let settings = Settings {
+                bind_address: Some(bind.parse().unwrap()),
+                ..settings()
+            };
+            assert_eq!(view(&settings, None, &facts).primary, ips(&expected));
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn parse(text: &str, interner: &Interner) -> Parsed {
 
 /// Splits at the lines that separate documents. They stay at the start of the
 /// document which they open.
-fn documents(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn documents(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {

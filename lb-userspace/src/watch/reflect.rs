@@ -22,6 +22,7 @@ use tokio::{sync::mpsc, time};
 
 use super::{
     convert::{self, PROXY_NAME_LABEL},
+    server::Server,
     trouble::{is_gone, refuses_streaming, status, unreachable},
 };
 use crate::{
@@ -37,10 +38,13 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const PAGE: u32 = 500;
 /// Length of a watch. A connection that dies silently is noticed 5 s after it.
 const WATCH_SECONDS: u32 = 120;
+/// Pauses before a watch that broke is tried again: the first, and the longest. A
+/// server that answers but refuses the watch is asked this often; of one that does
+/// not answer [`Server`] knows when it is back.
+const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// How long a watch must stand, after an error, to count as well again.
 const WELL_AFTER: Duration = Duration::from_secs(1);
-/// The first release whose API server streams lists by default (KEP-3157).
-const STREAMING_MINOR: u32 = 34;
 
 /// How to reach a cluster.
 #[derive(Clone, Debug, Default)]
@@ -92,13 +96,15 @@ pub enum Error {
 /// error: it is told as [`Change::Trouble`] and tried again.
 pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result<(), Error> {
     let (client, url) = client(&settings).await?;
-    let streaming = streaming_lists(&client, &url, &changes).await;
+    let server = Arc::new(Server::new(client.clone(), url, changes.clone()));
+    let Some(streaming) = server.answers().await else {
+        return Ok(());
+    };
     let watch = |kind, config| Watch {
         kind,
         config,
         streaming,
-        client: client.clone(),
-        url: url.clone(),
+        server: server.clone(),
         changes: changes.clone(),
         interner: Arc::default(),
     };
@@ -119,7 +125,7 @@ pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result
 }
 
 /// The client, and the URL of its server, for messages.
-async fn client(settings: &Settings) -> Result<(Client, String), Error> {
+pub(super) async fn client(settings: &Settings) -> Result<(Client, String), Error> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let failed = |source| Error::Kubeconfig {
@@ -176,43 +182,6 @@ fn slice_selector(settings: &Settings) -> String {
     }
 }
 
-/// Waits until the server answers, and says whether it streams lists.
-async fn streaming_lists(client: &Client, url: &str, changes: &mpsc::Sender<Change>) -> bool {
-    let mut backoff = new_backoff();
-    let place = "API server".to_owned();
-    let mut troubled = false;
-    loop {
-        match client.apiserver_version().await {
-            Ok(version) => {
-                if troubled {
-                    tell(changes, place, None).await;
-                }
-                let digits: String = version
-                    .minor
-                    .chars()
-                    .take_while(char::is_ascii_digit)
-                    .collect();
-                return version.major == "1"
-                    && digits.parse().is_ok_and(|m: u32| m >= STREAMING_MINOR);
-            }
-            // It answers: whether it lets us list is for the watches to see.
-            Err(kube::Error::Api(_)) => return false,
-            Err(error) => {
-                troubled = true;
-                tell(changes, place.clone(), Some(unreachable(url, &error))).await;
-            }
-        }
-        if changes.is_closed() {
-            return false;
-        }
-        time::sleep(backoff.pause()).await;
-    }
-}
-
-fn new_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(250), Duration::from_secs(15))
-}
-
 async fn tell(changes: &mpsc::Sender<Change>, place: String, message: Option<String>) {
     // A closed channel means that the agent ends; callers notice.
     let _ = changes.send(Change::Trouble { place, message }).await;
@@ -223,8 +192,7 @@ struct Watch {
     kind: Kind,
     config: watcher::Config,
     streaming: bool,
-    client: Client,
-    url: String,
+    server: Arc<Server>,
     changes: mpsc::Sender<Change>,
     interner: Arc<Interner>,
 }
@@ -260,7 +228,7 @@ impl Watch {
         convert: fn(&K, &Interner) -> Object,
     ) -> End {
         let mut events = pin!(events);
-        let mut backoff = new_backoff();
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
         let mut troubled = false;
         loop {
             let event = if troubled {
@@ -321,19 +289,8 @@ impl Watch {
 
     /// Pauses until the server answers again; `false` when the agent ends.
     async fn pause(&self, backoff: &mut Backoff) -> bool {
-        loop {
-            if self.changes.is_closed() {
-                return false;
-            }
-            time::sleep(backoff.pause()).await;
-            match self.client.apiserver_version().await {
-                Ok(_) | Err(kube::Error::Api(_)) => return true,
-                Err(error) => {
-                    let message = unreachable(&self.url, &error);
-                    tell(&self.changes, self.place(), Some(message)).await;
-                }
-            }
-        }
+        time::sleep(backoff.pause()).await;
+        self.server.answers().await.is_some()
     }
 
     async fn trouble(&self, error: &watcher::Error) {
@@ -342,8 +299,8 @@ impl Watch {
                 "{}: let the agent's ServiceAccount get, list and watch {}s",
                 status.message, self.kind
             ),
-            Some(status) => format!("{}: {}", self.url, status.message),
-            None => unreachable(&self.url, error),
+            Some(status) => format!("{}: {}", self.server.url(), status.message),
+            None => unreachable(self.server.url(), error),
         };
         tell(&self.changes, self.place(), Some(message)).await;
     }

@@ -12,7 +12,7 @@ use lb_plan::model::{Endpoint, EndpointPort, EndpointSlice, ServiceKey};
 
 use super::convert::{Notes, annotation, key, label};
 use crate::{
-    change::{Content, Kind, Object},
+    change::{Content, Kind, Object, Trigger},
     intern::Interner,
 };
 
@@ -58,7 +58,8 @@ pub fn slice(object: &ApiSlice, interner: &Interner) -> Object {
             &mut notes,
         ),
     };
-    let trigger = trigger(&object.metadata, &mut notes);
+    let at = trigger(&object.metadata, &mut notes);
+    let trigger = at.map(|at| Trigger { at, ipv6 });
     Object {
         content: Content::Slice(Arc::new(content), trigger),
         key,

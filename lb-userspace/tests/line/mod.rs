@@ -16,12 +16,13 @@ use lb_userspace::{
         store::MapStoreExt,
         table::typed,
     },
-    change::{Change, Kind},
+    change::{Change, Kind, Notice},
     health::service::Servers,
     intern::Interner,
     node::{self, Facts, Kernel},
     watch::manifest,
 };
+use tokio::sync::mpsc;
 
 type Store = FaultyStore<FakeStore>;
 
@@ -77,6 +78,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent on these maps.
     pub(crate) fn start(inner: FakeStore) -> Self {
+        Self::telling(inner, None)
+    }
+
+    /// The same, with somebody who writes Events.
+    pub(crate) fn telling(inner: FakeStore, events: Option<mpsc::Sender<Notice>>) -> Self {
         let held = Programmer::new(inner.clone()).unwrap().snapshot().unwrap();
         let planner = Planner::restore(Limits::default(), held);
         let maps = Maps::new(inner);
@@ -84,7 +90,10 @@ impl Agent {
             .enable_all()
             .build()
             .unwrap();
-        let shared = Shared::default();
+        let shared = Shared {
+            events,
+            ..Shared::default()
+        };
         let now = Instant::now();
         let setup = Setup {
             dataplane: maps,
@@ -99,6 +108,7 @@ impl Agent {
                 node_port_range: (30_000, 32_767),
                 proxy_name: None,
                 socket_lb_host_only: false,
+                bind_address: None,
             },
             kernel: Kernel {
                 local_ports: (32_768, 60_999),

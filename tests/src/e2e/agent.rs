@@ -160,6 +160,16 @@ impl Agent {
         self.child.wait().expect("a child can be waited for");
     }
 
+    /// The status of its answer to `/healthz` or `/livez`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn health(&self, netns: &Netns, path: &str) -> Result<u16, String> {
+        let answer = get(netns, HEALTHZ, path)?;
+        let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
+        status.ok_or(answer)
+    }
+
     /// A page of its metrics.
     ///
     /// # Errors

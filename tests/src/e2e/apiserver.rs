@@ -170,6 +170,15 @@ impl<'a> ApiServer<'a> {
         }
     }
 
+    /// What is at a path.
+    ///
+    /// # Errors
+    /// There is nothing, or the server does not answer.
+    pub fn get(&self, path: &str) -> Result<Value, String> {
+        let text = self.call("GET", path, None)?;
+        serde_json::from_str(&text).map_err(|e| format!("{path}: {e}"))
+    }
+
     /// Asks the server with curl(1).
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<String, String> {
         let url = format!("{URL}{path}");

@@ -3,7 +3,9 @@
 
 pub mod agent;
 pub mod apiserver;
+pub mod build;
 pub mod clients;
+pub mod hooks;
 pub mod load;
 pub mod netns;
 pub mod node;
@@ -11,6 +13,7 @@ pub mod objects;
 pub mod peer;
 pub mod pod;
 pub mod proto;
+pub mod seccomp;
 pub mod server;
 pub mod worker;
 pub mod world;

@@ -5,7 +5,7 @@ mod check;
 mod client;
 mod hints;
 mod manifest;
-mod netns;
+pub(crate) mod netns;
 mod node;
 mod pod;
 mod report;

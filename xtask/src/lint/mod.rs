@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{bpf, bpf_cargo, cargo};
-use crate::paths;
 use crate::setup::{self, Need, Nightly};
 use crate::sh::Sh;
 use crate::ui::{self, Colour, paint};
+use crate::{chart, paths};
 
 /// The subcommand: all steps, even after one has failed.
 ///
@@ -20,13 +20,14 @@ use crate::ui::{self, Colour, paint};
 /// One of the steps failed.
 pub(crate) fn run() -> Result<()> {
     let nightly = setup::ensure(Need::Build)?;
-    let steps: [(&str, &dyn Fn() -> Result<()>); 9] = [
+    let steps: [(&str, &dyn Fn() -> Result<()>); 10] = [
         ("format", &format),
         ("forbidden edges", &edges::check),
         ("source rules", &sources::check),
         ("spelling", &tools::spelling),
         ("unused dependencies", &tools::unused_dependencies),
         ("dependency rules", &tools::dependency_rules),
+        ("chart", &chart::check),
         ("eBPF object", &|| bpf(&nightly)),
         ("clippy, eBPF", &|| clippy_bpf(&nightly)),
         ("clippy, host", &clippy_host),

@@ -2,22 +2,18 @@
 
 use std::{io, os::fd::BorrowedFd, path::PathBuf, sync::Arc};
 
-use aya::programs::{
-    ProgramError, SchedClassifier, TcAttachType,
-    links::Link as _,
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
-};
 use serde::Serialize;
 
 use super::{
     super::{
-        error::{Error, chain},
+        error::Error,
         links::{Place, attach, end, pinned},
         pins::Pins,
         programs::{DeviceHooks, POD, Programs, UPLINK, XDP},
         settings::XdpMode,
         sys::LinkTarget,
     },
+    filters,
     rules::{Device, Role},
 };
 
@@ -28,11 +24,6 @@ const BPF_TCX_EGRESS: u32 = 47;
 // include/uapi/linux/if_link.h
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
-
-/// Where our filters stand in a clsact qdisc: fixed, so that the next agent
-/// replaces them in place. The number only has to be one that nobody else uses.
-const PRIORITY: u16 = 0xba5c;
-const HANDLE: TcHandle = TcHandle::new(0, 0xba5c);
 
 const NO_XDP: &str = "its driver does not have XDP";
 
@@ -58,6 +49,10 @@ pub(super) enum CoverError {
 
 /// Puts hooks on devices. The seam between the watcher and the kernel.
 pub(super) trait Attach {
+    /// Serves a device that nothing serves yet by what takes no time, until it is
+    /// its turn to be covered. `None` if covering it takes no time either.
+    fn bridge(&mut self, device: &Device, role: Role) -> Result<Option<Hooks>, CoverError>;
+
     /// Makes a device served as its role wants it, whatever serves it now.
     fn cover(&mut self, device: &Device, role: Role) -> Result<Hooks, CoverError>;
 
@@ -104,16 +99,23 @@ impl Slot {
     }
 }
 
-fn index_of(pin: &str) -> Option<u32> {
+pub(super) fn index_of(pin: &str) -> Option<u32> {
     pin.strip_prefix("dev_")?.split_once('_')?.0.parse().ok()
 }
 
-fn vanished(errno: Option<i32>) -> bool {
+pub(super) fn vanished(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::ENODEV | libc::ENXIO))
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> CoverError {
+pub(super) fn failed(what: &str, error: &dyn std::fmt::Display) -> CoverError {
     CoverError::Failed(format!("{what}: {error}"))
+}
+
+fn hooks_of(role: Role) -> DeviceHooks {
+    match role {
+        Role::Pod => POD,
+        Role::Uplink => UPLINK,
+    }
 }
 
 impl KernelAttach {
@@ -166,39 +168,6 @@ impl KernelAttach {
         Ok(())
     }
 
-    /// Replies first: a flow that is translated on its way in must find its way
-    /// back.
-    fn cover_clsact(&self, device: &Device, hooks: DeviceHooks) -> Result<(), CoverError> {
-        match qdisc_add_clsact(&device.name) {
-            Ok(()) => {}
-            Err(error) => match netlink_errno(&error) {
-                Some(libc::EEXIST) => {}
-                errno if vanished(errno) => return Err(CoverError::Gone),
-                _ => return Err(failed("clsact", &chain(&error))),
-            },
-        }
-        let both = [
-            (TcAttachType::Egress, hooks.egress),
-            (TcAttachType::Ingress, hooks.ingress),
-        ];
-        let mut ebpf = self.programs.aya();
-        for (direction, name) in both {
-            let program = ebpf
-                .program_mut(name)
-                .and_then(|p| <&mut SchedClassifier>::try_from(p).ok());
-            let program = program.ok_or_else(|| failed(name, &"not loaded"))?;
-            filter(program, &device.name, direction).map_err(|error| {
-                let errno = program_errno(&error);
-                if vanished(errno) {
-                    CoverError::Gone
-                } else {
-                    failed(name, &chain(&error))
-                }
-            })?;
-        }
-        Ok(())
-    }
-
     fn cover_xdp(&self, device: &Device) -> Result<(Option<&'static str>, String), CoverError> {
         let index = device.index;
         if self.xdp == XdpMode::Off {
@@ -238,18 +207,37 @@ impl KernelAttach {
 }
 
 impl Attach for KernelAttach {
+    /// For a new TCX link the kernel waits until no processor runs the list of
+    /// programs that it replaces, 5 to 50 ms, and holds back everybody's changes
+    /// of devices meanwhile (kernel/bpf/tcx.c, `tcx_entry_sync`). A pod's two
+    /// links take twice that, and the twentieth of pods that start together would
+    /// wait half a second. A filter of a clsact qdisc is there at once.
+    fn bridge(&mut self, device: &Device, role: Role) -> Result<Option<Hooks>, CoverError> {
+        // What has a link already gets another program without a wait.
+        if !self.tcx || self.pin(device.index, Slot::Ingress).exists() {
+            return Ok(None);
+        }
+        filters::cover(&self.programs, device, hooks_of(role))?;
+        Ok(Some(Hooks {
+            tc: filters::NAME,
+            xdp: None,
+            xdp_reason: "TCX and XDP follow".to_owned(),
+        }))
+    }
+
     fn cover(&mut self, device: &Device, role: Role) -> Result<Hooks, CoverError> {
-        let hooks = if role == Role::Pod { POD } else { UPLINK };
+        let hooks = hooks_of(role);
         let tc = if self.tcx {
             self.cover_tcx(device, hooks)?;
-            // An agent on an older kernel, or with another setting, left these.
-            remove_filters(&device.name);
+            // Of the bridge, or of an agent with another setting. A packet that
+            // met both hooks has found nothing more to do in the second.
+            filters::remove(&device.name);
             "tcx"
         } else {
-            self.cover_clsact(device, hooks)?;
+            filters::cover(&self.programs, device, hooks)?;
             self.unlink(device.index, Slot::Ingress);
             self.unlink(device.index, Slot::Egress);
-            "clsact"
+            filters::NAME
         };
         let (xdp, xdp_reason) = match role {
             Role::Uplink => self.cover_xdp(device)?,
@@ -271,7 +259,7 @@ impl Attach for KernelAttach {
             self.unlink(index, slot);
         }
         if let Some(name) = name {
-            remove_filters(name);
+            filters::remove(name);
         }
     }
 
@@ -287,59 +275,6 @@ impl Attach for KernelAttach {
         found.sort_unstable();
         found.dedup();
         found
-    }
-}
-
-/// Puts a program into our filter of a direction: in the place of the one that
-/// is there, which the kernel does atomically, else into a new one.
-fn filter(
-    program: &mut SchedClassifier,
-    device: &str,
-    direction: TcAttachType,
-) -> Result<(), ProgramError> {
-    let present = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None)?;
-    let link = match program.attach_to_link(present) {
-        Err(error) if program_errno(&error) == Some(libc::ENOENT) => {
-            let options = NlOptions {
-                priority: PRIORITY,
-                handle: HANDLE,
-                classid: None,
-            };
-            program.attach_with_options(device, direction, TcAttachOptions::Netlink(options))?
-        }
-        other => other?,
-    };
-    // A filter stays when the agent goes; aya's link would take it along.
-    std::mem::forget(program.take_link(link)?);
-    Ok(())
-}
-
-/// Removes our filters from a device, if there are any.
-pub(super) fn remove_filters(device: &str) {
-    for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-        let link = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None);
-        if let Ok(link) = link {
-            // ENOENT and EINVAL: no such filter, no such qdisc.
-            let _none = link.detach();
-        }
-    }
-}
-
-fn netlink_errno(error: &TcError) -> Option<i32> {
-    match error {
-        TcError::NetlinkError(error) => error.raw_os_error(),
-        TcError::IoError(error) => error.raw_os_error(),
-        _ => None,
-    }
-}
-
-fn program_errno(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::TcError(error) => netlink_errno(error),
-        ProgramError::NetlinkError(error) => error.raw_os_error(),
-        ProgramError::IOError(error) => error.raw_os_error(),
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
     }
 }
 

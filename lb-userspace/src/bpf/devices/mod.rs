@@ -2,7 +2,10 @@
 //! their own. A new pod's device is covered as soon as the kernel tells of it.
 
 mod attach;
+mod cover;
+mod filters;
 mod netlink;
+mod qdisc;
 mod rules;
 
 use std::{
@@ -24,9 +27,10 @@ pub use attach::Hooks;
 pub use rules::Role;
 
 use self::{
-    attach::{Attach, CoverError, KernelAttach},
+    attach::KernelAttach,
+    cover::Cover,
     netlink::{Event, Netlink},
-    rules::{Inventory, Rules},
+    rules::Rules,
 };
 use super::{error::Error, pins::Pins, programs::Programs, settings::Settings};
 
@@ -151,182 +155,65 @@ fn watch(
     mut woken: UnixStream,
     shared: &Shared,
 ) {
-    let (mut looks, mut looked) = (LOOKS, Instant::now());
+    let (mut looks, mut looked, mut stirred) = (LOOKS, Instant::now(), Instant::now());
     loop {
         let patience = cover.patience(looks);
-        let told = netlink.wait(&woken, patience);
+        let settles = cover.settles_at(stirred);
+        let until = settles.map(|at| at.saturating_duration_since(Instant::now()));
+        let told = netlink.wait(&woken, patience.min(until.unwrap_or(FOREVER)));
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
         let mut sink = [0; 64];
         while woken.read(&mut sink).is_ok_and(|read| read > 0) {}
-        let told = told.unwrap_or_else(|error| {
+        let events = told.unwrap_or_else(|error| {
             tracing::warn!("{error}; devices are looked for again");
             std::thread::sleep(RETRY);
-            Some(vec![Event::Lost])
+            vec![Event::Lost]
         });
-        // Where routes come and go all the time the kernel is never quiet.
-        let quiet = told.is_none() || looked.elapsed() >= patience;
-        let events = told.unwrap_or_default();
-        if !events.is_empty() {
-            looks = LOOKS;
+        let quiet = looked.elapsed() >= patience;
+        let news = !events.is_empty();
+        if news {
+            (looks, stirred) = (LOOKS, Instant::now());
         } else if quiet {
             looks = looks.saturating_sub(1);
         }
-        let addresses = lock(&shared.addresses).take();
-        if !quiet && events.is_empty() && addresses.is_none() {
-            continue;
-        }
-        // The end of a pair that moves to a pod is gone from here: all that the
-        // kernel tells of it.
-        let moved = events.iter().any(|e| matches!(e, Event::Gone(_))) && cover.is_undecided();
-        if quiet || moved || events.contains(&Event::Lost) {
+        if cover.note(events) || quiet {
             looked = Instant::now();
             match netlink.dump() {
                 Ok(all) => cover.inventory.replace(all),
                 Err(error) => tracing::warn!("{error}"),
             }
         }
-        events
-            .into_iter()
-            .for_each(|event| cover.inventory.note(event));
-        if let Some(addresses) = addresses {
-            cover.rules.node_addresses = addresses;
+        let addresses = lock(&shared.addresses).take();
+        if news || quiet || addresses.is_some() {
+            if let Some(addresses) = addresses {
+                cover.rules.node_addresses = addresses;
+            }
+            cover.reconcile();
         }
-        cover.reconcile();
+        let settles = cover.settles_at(stirred);
+        if settles.is_some_and(|at| at <= Instant::now()) {
+            cover.settle();
+        }
     }
 }
 
-/// Brings the hooks in line with what the rules want.
-struct Cover<A> {
-    attach: A,
-    rules: Rules,
-    inventory: Inventory,
-    shared: Arc<Shared>,
-    done: BTreeMap<u32, Role>,
-}
-
-impl<A: Attach> Cover<A> {
-    fn new(attach: A, rules: Rules, shared: Arc<Shared>) -> Self {
-        let (inventory, done) = (Inventory::default(), BTreeMap::new());
-        Self {
-            attach,
-            rules,
-            inventory,
-            shared,
-            done,
-        }
-    }
-
-    /// The first time: what an earlier agent left and nobody wants goes.
-    fn adopt(&mut self) {
-        let wanted = self.inventory.wanted(&self.rules);
-        for index in self.attach.covered() {
-            if !wanted.contains_key(&index) {
-                let name = self
-                    .inventory
-                    .device(index)
-                    .map(|device| device.name.clone());
-                self.attach.uncover(index, name.as_deref());
-            }
-        }
-        self.reconcile();
-    }
-
-    /// Whether a pair may yet turn out to be a pod's.
-    fn is_undecided(&self) -> bool {
-        !self.inventory.undecided(&self.rules).is_empty()
-    }
-
-    /// How long nothing need be looked at, if nothing happens.
-    fn patience(&self, looks: u32) -> Duration {
-        if looks > 0 && self.is_undecided() {
-            return LOOK_AGAIN;
-        }
-        let failed = lock(&self.shared.states)
-            .values()
-            .any(|state| state.error.is_some());
-        if failed { RETRY } else { FOREVER }
-    }
-
-    fn reconcile(&mut self) {
-        let wanted = self.inventory.wanted(&self.rules);
-        let unwanted: Vec<u32> = self
-            .done
-            .keys()
-            .copied()
-            .filter(|index| !wanted.contains_key(index))
-            .collect();
-        for index in unwanted {
-            let name = self
-                .inventory
-                .device(index)
-                .map(|device| device.name.clone());
-            self.attach.uncover(index, name.as_deref());
-            self.done.remove(&index);
-        }
-        lock(&self.shared.states).retain(|index, _| wanted.contains_key(index));
-        for (index, (role, reason)) in wanted {
-            if self.done.get(&index) != Some(&role) {
-                self.cover(index, role, reason);
-            }
-        }
-    }
-
-    fn cover(&mut self, index: u32, role: Role, reason: String) {
-        let Some(device) = self.inventory.device(index) else {
-            return;
-        };
-        let name = device.name.clone();
-        let (hooks, error) = match self.attach.cover(device, role) {
-            Ok(hooks) => {
-                self.done.insert(index, role);
-                let also = hooks
-                    .xdp
-                    .map(|mode| format!(" and {mode} XDP"))
-                    .unwrap_or_default();
-                tracing::info!("{name}: {} hooks{also} ({role:?}: {reason})", hooks.tc);
-                (Some(hooks), None)
-            }
-            Err(CoverError::Gone) => {
-                // The kernel's word that it is gone is on its way. One of its
-                // links may be pinned already, and would stay for ever.
-                self.attach.uncover(index, None);
-                tracing::debug!("{name} vanished while it was being covered");
-                return;
-            }
-            Err(CoverError::Failed(error)) => {
-                let known = lock(&self.shared.states)
-                    .get(&index)
-                    .and_then(|s| s.error.clone());
-                if known.as_ref() != Some(&error) {
-                    tracing::warn!("{name}: not covered, its traffic meets no frontend: {error}");
-                }
-                (None, Some(error))
-            }
-        };
-        let state = DeviceState {
-            index,
-            name,
-            role,
-            reason,
-            hooks,
-            error,
-        };
-        lock(&self.shared.states).insert(index, state);
-    }
-}
-
-/// Removes our clsact filters from every device: links end with their pins.
-pub(super) fn remove_filters() -> Result<(), Error> {
+/// Removes our clsact filters from every device, and where there were such, or
+/// links (of which these are the names), the qdisc too, unless others use it.
+/// Links themselves end with their pins.
+pub(super) fn remove_filters(links: &[String]) -> Result<(), Error> {
     for event in Netlink::subscribe()?.dump()? {
-        if let Event::Device(device) = event {
-            attach::remove_filters(&device.name);
+        let Event::Device(device) = event else {
+            continue;
+        };
+        let filtered = filters::remove(&device.name);
+        let mut pins = links.iter().map(|pin| attach::index_of(pin));
+        if filtered || pins.any(|index| index == Some(device.index)) {
+            let call = "remove the clsact qdisc of a device";
+            qdisc::remove_if_empty(device.index)
+                .map_err(|source| Error::Netlink { call, source })?;
         }
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "cover_tests.rs"]
-mod tests;

@@ -40,9 +40,11 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 // include/uapi/linux/if_link.h
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_NEW_NETNSID: u16 = 45;
 // include/uapi/linux/netlink.h
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -63,6 +65,8 @@ pub(super) enum Event {
     Device(Device),
     /// A device is gone, by its index.
     Gone(u32),
+    /// A device has moved to another network namespace, by its index.
+    Moved(u32),
     /// A device has an address.
     Address(u32, IpAddr),
     /// A default route leads out by a device.
@@ -101,27 +105,22 @@ impl Netlink {
     }
 
     /// What happened since the last call; waits for something to happen, for the
-    /// time to pass, or for `wake` to be readable. `None` if the kernel told
-    /// nothing at all; an empty list if it told only what the rules do not ask
-    /// for, as it does thousands of times where routes come and go.
-    pub(super) fn wait(
-        &self,
-        wake: &UnixStream,
-        timeout: Duration,
-    ) -> Result<Option<Vec<Event>>, Error> {
+    /// time to pass, or for `wake` to be readable. Of what the kernel tells only
+    /// what the rules ask for is returned: it tells of routes by the thousand.
+    pub(super) fn wait(&self, wake: &UnixStream, timeout: Duration) -> Result<Vec<Event>, Error> {
         poll([self.events.as_raw_fd(), wake.as_raw_fd()], timeout)?;
-        let mut told = None;
+        let mut told = Vec::new();
         let mut buffer = Vec::with_capacity(DATAGRAM);
         loop {
             buffer.clear();
             match self.events.recv(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(_) => {
-                    parse(&buffer, told.get_or_insert_default());
+                    parse(&buffer, &mut told);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(told),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    told.get_or_insert_default().push(Event::Lost);
+                    told.push(Event::Lost);
                 }
                 Err(source) => {
                     return Err(Error::Netlink {
@@ -148,7 +147,9 @@ fn poll(fds: [RawFd; 2], timeout: Duration) -> Result<(), Error> {
         events: libc::POLLIN,
         revents: 0,
     });
-    let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // Upwards: a part of a millisecond is no reason to return at once.
+    let millis = timeout.as_micros().div_ceil(1000);
+    let millis = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);
     // SAFETY: the array holds as many pollfds as the call is told.
     if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) } < 0 {
         let source = io::Error::last_os_error();
@@ -263,11 +264,18 @@ fn attributes(body: &[u8], skip: usize) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// An RTM_DELLINK; bridges send one of their own family when a port leaves them,
+/// An RTM_DELLINK, which since Linux 4.15 (commit 38e01b30563a) says of a device
+/// that moved where it is now; bridges send one of their own family when a port leaves them,
 /// which is not the device's end.
 fn gone(body: &[u8]) -> Option<Event> {
     (body.first()? == &(libc::AF_UNSPEC as u8)).then_some(())?;
-    Some(Event::Gone(u32_at(body, 4)?))
+    let index = u32_at(body, 4)?;
+    let attributes = attributes(body, 16);
+    let moved = attributes.iter().any(|(kind, _)| *kind == IFLA_NEW_NETNSID);
+    Some(match moved {
+        true => Event::Moved(index),
+        false => Event::Gone(index),
+    })
 }
 
 fn device(body: &[u8]) -> Option<Device> {
@@ -286,6 +294,7 @@ fn device(body: &[u8]) -> Option<Device> {
                 let info = nested.iter().find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 device.kind = info.map(|(_, value)| text(value));
             }
+            IFLA_LINK => device.peer = u32_at(value, 0).unwrap_or(0),
             IFLA_LINK_NETNSID => device.peer_elsewhere = true,
             _ => {}
         }

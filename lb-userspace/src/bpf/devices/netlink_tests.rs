@@ -41,12 +41,14 @@ fn a_veth_whose_peer_left_is_told_by_its_attributes() {
     let attributes = [
         attribute(IFLA_IFNAME, b"veth0abc\0"),
         info,
+        attribute(IFLA_LINK, &2u32.to_ne_bytes()),
         attribute(IFLA_LINK_NETNSID, &[0; 4]),
     ];
     let expected = Device {
         index: 7,
         name: "veth0abc".into(),
         kind: Some("veth".into()),
+        peer: 2,
         peer_elsewhere: true,
         loopback: false,
     };
@@ -62,6 +64,12 @@ fn a_port_that_leaves_its_bridge_is_not_gone() {
         events(&message(RTM_DELLINK, &link(0, 7, &[]))),
         [Event::Gone(7)]
     );
+}
+
+#[test]
+fn a_device_that_moved_is_told_from_one_that_is_gone() {
+    let moved = link(0, 7, &[attribute(IFLA_NEW_NETNSID, &[0; 4])]);
+    assert_eq!(events(&message(RTM_DELLINK, &moved)), [Event::Moved(7)]);
 }
 
 fn route(prefix_len: u8, kind: u8, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {

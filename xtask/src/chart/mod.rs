@@ -1,0 +1,223 @@
+//! `cargo xtask chart`: `manifests/install.yaml`, rendered from the Helm chart by helm itself,
+//! and what lint checks of both.
+
+mod helm;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use helm::Helm;
+
+use crate::{paths, ui};
+
+/// What `install.yaml` begins with.
+const HEADER: &str = "\
+# Bascule on every node of a cluster: `kubectl apply -f install.yaml`.
+# Rendered from helm/bascule by `cargo xtask chart`: edit that, or install with helm.
+# docs/install.md says what to set, above all the API server's address.
+";
+
+/// Values that the chart must refuse, and what the refusal must name.
+const REFUSED: [(&str, &str); 11] = [
+    ("config=mode: iptables", "config"),
+    ("k8sServiceHost=https://10.0.0.1", "k8sServiceHost"),
+    ("k8sServicePort=70000", "k8sServicePort"),
+    ("socketLB=some", "socketLB"),
+    ("socketLb=all", "socketLb"),
+    ("image.digest=latest", "digest"),
+    ("paths.bpffs=sys/fs/bpf", "bpffs"),
+    ("updateStrategy.maxUnavailable=0", "maxUnavailable"),
+    ("updateStrategy.maxSurge=1", "maxSurge"),
+    ("healthz.bindAddress=localhost", "bindAddress"),
+    ("serviceMonitor.enabled=true", "metrics.bindAddress"),
+];
+/// Values, and what the rendered chart must have with them (or, after `!`, must not have).
+const RENDERED: [(&str, &str); 14] = [
+    (
+        "config=kind: KubeProxyConfiguration",
+        "--config=/etc/bascule/",
+    ),
+    (
+        "config=kind: KubeProxyConfiguration",
+        "!--healthz-bind-address",
+    ),
+    ("k8sServiceHost=fd00::1", "name: KUBERNETES_SERVICE_HOST"),
+    ("socketLB=all", "- SYS_ADMIN"),
+    ("closePodSockets=false", "!SYS_ADMIN"),
+    ("socketLB=host", "!SYS_ADMIN"),
+    ("socketLB=off", "!/host/cgroup"),
+    (
+        "healthz.bindAddress=::",
+        "--healthz-bind-address=[::]:10256",
+    ),
+    (
+        "kubeConfigPath=/etc/kubeconfig",
+        "automountServiceAccountToken: false",
+    ),
+    ("dashboards.enabled=true", "bascule.json: |"),
+    ("dashboards.enabled=false", "!kind: ConfigMap"),
+    (
+        "serviceMonitor.enabled=true,metrics.bindAddress=0.0.0.0",
+        "kind: ServiceMonitor",
+    ),
+    ("image.tag=v9", "image: localhost/bascule:v9"),
+    ("log.verbosity=2", "- -vv"),
+];
+
+/// What to do with the chart.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask chart           # writes manifests/install.yaml\n  cargo xtask chart \
+                  --check\n\nUses helm, and builds it from its Go module where it is not installed."
+)]
+pub(crate) struct Args {
+    /// Write nothing: check the chart, its values' schema, and that the file is fresh, as lint does
+    #[arg(long)]
+    check: bool,
+}
+
+/// The subcommand.
+///
+/// # Errors
+/// Helm cannot be had, or refuses the chart; or what is checked does not hold.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return check();
+    }
+    let text = install(&Helm::ensure()?)?;
+    fs::write(file(), text).with_context(|| format!("cannot write {}", file().display()))?;
+    ui::say(format!("{} is up to date", file().display()));
+    Ok(())
+}
+
+/// The step of lint: helm's own rules, the values' schema, and a fresh `install.yaml`.
+///
+/// # Errors
+/// One of them does not hold.
+pub(crate) fn check() -> Result<()> {
+    let helm = Helm::ensure()?;
+    helm.lint()?;
+    version(&fs::read_to_string(chart().join("Chart.yaml")).context("the chart's Chart.yaml")?)?;
+    for (values, word) in REFUSED {
+        refused(values, word, helm.render(values))?;
+    }
+    for (values, word) in RENDERED {
+        rendered(values, word, &helm.render(values)?)?;
+    }
+    let found = fs::read_to_string(file()).with_context(|| {
+        format!(
+            "cannot read {}: `cargo xtask chart` makes it",
+            file().display()
+        )
+    })?;
+    if found != install(&helm)? {
+        bail!(
+            "{} is not what the chart gives: `cargo xtask chart` renders it",
+            file().display()
+        );
+    }
+    Ok(())
+}
+
+fn chart() -> PathBuf {
+    paths::root().join("manifests/helm/bascule")
+}
+
+fn file() -> PathBuf {
+    paths::root().join("manifests/install.yaml")
+}
+
+fn install(helm: &Helm) -> Result<String> {
+    Ok(format!("{HEADER}{}", without_blanks(&helm.render("")?)))
+}
+
+/// Helm 3 and helm 4 leave different blank lines between objects.
+fn without_blanks(text: &str) -> String {
+    let lines = text.lines().filter(|l| !l.trim().is_empty());
+    lines.map(|l| format!("{l}\n")).collect()
+}
+
+/// The chart has the version of the program that it installs.
+fn version(chart: &str) -> Result<()> {
+    let own = env!("CARGO_PKG_VERSION");
+    for line in [format!("version: {own}"), format!("appVersion: \"{own}\"")] {
+        if !chart.lines().any(|l| l == line) {
+            bail!("manifests/helm/bascule/Chart.yaml: the workspace's version wants `{line}`");
+        }
+    }
+    Ok(())
+}
+
+fn refused(values: &str, word: &str, answer: Result<String>) -> Result<()> {
+    match answer {
+        Ok(_) => bail!("the chart takes {values}, which it must refuse"),
+        Err(e) if format!("{e:#}").contains(word) => Ok(()),
+        Err(e) => Err(e.context(format!("the chart refuses {values} without naming {word}"))),
+    }
+}
+
+fn rendered(values: &str, word: &str, text: &str) -> Result<()> {
+    let (wanted, word) = match word.strip_prefix('!') {
+        Some(word) => (false, word),
+        None => (true, word),
+    };
+    if text.contains(word) == wanted {
+        Ok(())
+    } else if wanted {
+        bail!("the chart with {values} lacks `{word}`")
+    } else {
+        bail!("the chart with {values} has `{word}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_must_name_the_value() {
+        let said = |text: &'static str| Err(anyhow::anyhow!(text));
+        assert!(refused("a=1", "a", said("at '/a': wrong")).is_ok());
+        assert!(refused("a=1", "a", said("broken")).is_err());
+        assert!(refused("a=1", "a", Ok(String::new())).is_err());
+    }
+
+    #[test]
+    fn words_are_wanted_or_unwanted() {
+        assert!(rendered("", "x", "xyz").is_ok());
+        assert!(rendered("", "!x", "yz").is_ok());
+        assert!(rendered("", "x", "yz").is_err());
+        assert!(rendered("", "!x", "xyz").is_err());
+    }
+
+    #[test]
+    fn the_chart_is_of_the_programs_version() {
+        let own = env!("CARGO_PKG_VERSION");
+        let chart = format!("name: bascule\nversion: {own}\nappVersion: \"{own}\"\n");
+        assert!(version(&chart).is_ok());
+        assert!(version(&chart.replace(&format!("version: {own}"), "version: 9")).is_err());
+    }
+
+    #[test]
+    fn dashboards_ask_for_metrics_that_exist() {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        // A test of the agent's holds this list and its metrics together.
+        let list = read(paths::root().join("docs/metrics.md"));
+        let dashboard = read(chart().join("dashboards/bascule.json"));
+        let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let metrics: Vec<_> = words
+            .filter(|w| w.starts_with("bascule_") || w.starts_with("kubeproxy_"))
+            .map(|w| w.trim_end_matches("_bucket"))
+            .collect();
+        assert!(metrics.len() > 5, "{metrics:?}");
+        for metric in metrics {
+            assert!(list.contains(&format!("`{metric}`")), "{metric}");
+        }
+    }
+
+    #[test]
+    fn blank_lines_do_not_count() {
+        assert_eq!(without_blanks("a:\n  b\n\n---\n \nc"), "a:\n  b\n---\nc\n");
+    }
+}

@@ -1,0 +1,171 @@
+//! The service proxy on the nodes: the agent, kube-proxy, or none.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::node::template;
+use super::process::{Daemon, Place, command, output, wait_for};
+use super::topology::{Node, bin, pki};
+use crate::paths;
+
+/// How long a proxy may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a proxy may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// Where both kinds answer `/healthz`.
+const HEALTHZ: &str = "http://127.0.0.1:10256/healthz";
+
+/// A kind of proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// The agent of this checkout
+    Bascule,
+    /// Kubernetes' own, to compare with
+    KubeProxy,
+    /// Nothing: services do not work
+    None,
+}
+
+/// What to run on the nodes.
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Choice {
+    /// The proxy
+    #[arg(long, value_enum, default_value_t = Kind::Bascule)]
+    pub proxy: Kind,
+    /// kube-proxy's mode: nftables or iptables
+    #[arg(long, default_value = "nftables", value_name = "MODE")]
+    pub mode: String,
+    /// The agent's program [default: target/release/bascule, else target/debug/bascule]
+    #[arg(long, value_name = "FILE")]
+    pub bascule: Option<PathBuf>,
+    /// More flags of the proxy
+    #[arg(last = true, value_name = "PROXY FLAGS")]
+    pub flags: Vec<String>,
+}
+
+fn daemon(node: Node) -> Daemon {
+    Daemon::named(format!("{}.proxy", node.name()))
+}
+
+/// Starts the proxy on a node.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn start(node: Node, choice: &Choice) -> Result<()> {
+    let command = match choice.proxy {
+        Kind::None => return Ok(()),
+        Kind::Bascule => {
+            let mut agent = command(Place::Node(node), program(choice)?)?;
+            agent
+                .arg("agent")
+                .arg("--kubeconfig")
+                .arg(pki("proxy.kubeconfig"))
+                .args(["--node-name", &node.name()])
+                .args(&choice.flags);
+            agent
+        }
+        Kind::KubeProxy => {
+            let file = node.dir().join("kube-proxy.yaml");
+            template(node, "kube-proxy.yaml", &file, &[("@MODE@", &choice.mode)])?;
+            let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
+            proxy.arg("--config").arg(file).args(&choice.flags);
+            proxy
+        }
+    };
+    daemon(node).start(command).map(|_| ())
+}
+
+/// Waits until the proxy on a node says that it serves.
+///
+/// # Errors
+/// It ended, or does not serve in time.
+pub(crate) fn wait(node: Node, kind: Kind) -> Result<()> {
+    if kind == Kind::None {
+        return Ok(());
+    }
+    let what = format!("the proxy on {} serves", node.name());
+    wait_for(&what, PATIENCE, Some(&daemon(node)), || healthy(node))
+}
+
+fn healthy(node: Node) -> Result<()> {
+    let mut curl = command(Place::Node(node), "curl")?;
+    curl.args([
+        "--fail",
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "2",
+        HEALTHZ,
+    ]);
+    output(curl).map(|_| ())
+}
+
+/// The agent's program, as an absolute path.
+fn program(choice: &Choice) -> Result<PathBuf> {
+    let built = |profile: &str| paths::root().join("target").join(profile).join("bascule");
+    let candidates = match &choice.bascule {
+        Some(given) => vec![given.clone()],
+        None => vec![built("release"), built("debug")],
+    };
+    let newest = |p: &PathBuf| p.metadata().and_then(|m| m.modified()).ok();
+    let found = candidates
+        .iter()
+        .filter(|p| p.is_file())
+        .max_by_key(|p| newest(p));
+    let Some(found) = found else {
+        bail!(
+            "there is no agent at {}: `cargo xtask build`",
+            display(&candidates)
+        );
+    };
+    found
+        .canonicalize()
+        .with_context(|| format!("cannot find {}", found.display()))
+}
+
+fn display(paths: &[PathBuf]) -> String {
+    let all: Vec<_> = paths
+        .iter()
+        .map(|p: &PathBuf| Path::display(p).to_string())
+        .collect();
+    all.join(" or ")
+}
+
+/// Ends the proxy on a node.
+///
+/// # Errors
+/// It does not end.
+pub(crate) fn stop(node: Node) -> Result<()> {
+    daemon(node).stop(GRACE)
+}
+
+/// Removes what a proxy left in a node's kernel.
+///
+/// # Errors
+/// It cannot be removed.
+pub(crate) fn clean(node: Node, kind: Kind) -> Result<()> {
+    match kind {
+        Kind::None => Ok(()),
+        Kind::Bascule => unpin(node),
+        Kind::KubeProxy => {
+            let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
+            proxy
+                .arg("--config")
+                .arg(node.dir().join("kube-proxy.yaml"))
+                .arg("--cleanup");
+            output(proxy).map(|_| ())
+        }
+    }
+}
+
+/// The agent's links and maps live by their pins only.
+fn unpin(node: Node) -> Result<()> {
+    let mut rm = command(Place::Node(node), "rm")?;
+    rm.args(["-rf", "/sys/fs/bpf/bascule", "/run/bascule"]);
+    output(rm).map(|_| ())
+}
