@@ -209,6 +209,22 @@ fn a_node_is_what_it_was() {
 }
 
 #[test]
+fn a_device_that_came_later_keeps_no_qdisc() {
+    let c = cluster();
+    let agent = c.node.agent(&[]);
+    let mut late = c.node.sandboxed_pod(9);
+    late.peer.dial(VIP, How::Tcp, 3).well().unwrap();
+    let qdiscs = || text(&c.node, "tc", &["qdisc", "show", "dev", "pod9"]);
+    assert!(
+        qdiscs().contains("clsact"),
+        "new devices have filters first"
+    );
+    agent.kill();
+    cleaned(&c.node);
+    assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
+}
+
+#[test]
 fn a_qdisc_that_others_use_stays() {
     let c = cluster();
     // The client's.

@@ -97,6 +97,19 @@ pub fn format(nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_duration_is_read_back(nanos: i64) {
+            prop_assert_eq!(parse(&format(nanos)), Ok(nanos));
+        }
+
+        #[test]
+        fn no_text_is_a_panic(text in "[-+]?[0-9.µnumhs]{0,40}|.{0,40}") {
+            let _ = parse(&text);
+        }
+    }
 
     /// Input, nanoseconds and output as Go 1.26 prints them.
     #[test]

@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use lb_plan::model::NodePortAddresses;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
@@ -248,6 +249,32 @@ fn the_flags_of_ports_count_where_the_address_has_none() {
     assert_eq!(healthz("1.2.3.4:9", 5), "1.2.3.4:9".parse().ok());
     assert_eq!(healthz("", 5), "0.0.0.0:10256".parse().ok());
     assert_eq!(healthz("1.2.3.4:9", 0), None);
+}
+
+proptest! {
+    /// Any value in any field is taken or refused; what is taken can be written.
+    #[test]
+    fn no_value_of_a_field_is_a_panic(
+        index in 0..FIELDS.len(),
+        value in "[-0-9.:/a-z,=*\\[\\]{}'\" ]{0,24}",
+    ) {
+        let (first, rest) = FIELDS[index].path.split_once('.').unwrap_or((FIELDS[index].path, ""));
+        let field = match rest.replace('.', ": {") {
+            rest if rest.is_empty() => format!("{first}: {value}"),
+            rest => {
+                let ends = "}".repeat(rest.matches('{').count() + 1);
+                format!("{first}: {{{rest}: {value}{ends}")
+            }
+        };
+        let text = format!("apiVersion: {}\nkind: {}\n{field}\n", KUBE_PROXY.0, KUBE_PROXY.1);
+        if let Ok(file) = parse(&text) {
+            let kube = file.kube_proxy.unwrap();
+            if kube.check().is_ok() {
+                let again = parse(&write(&kube, &file.bascule).unwrap()).unwrap();
+                prop_assert_eq!(again.kube_proxy.unwrap().document(), kube.document());
+            }
+        }
+    }
 }
 
 #[test]

@@ -91,6 +91,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The chart's objects, with some values set (`name=value,name=value`).
+///
+/// # Errors
+/// Helm cannot be had, or the chart refuses the values.
+pub(crate) fn render(values: &str) -> Result<String> {
+    Helm::ensure()?.render(values)
+}
+
 /// The step of lint: helm's own rules, the values' schema, and a fresh `install.yaml`.
 ///
 /// # Errors

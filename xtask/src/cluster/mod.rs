@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod control;
+mod daemonset;
 mod down;
 mod e2e;
 mod images;
@@ -188,10 +189,8 @@ fn bring_up(state: &State) -> Result<()> {
     control::start()?;
     nodes.clone().try_for_each(node::start)?;
     nodes.clone().try_for_each(node::join_cluster)?;
-    for node in nodes {
-        proxy::start(node, &state.proxy)?;
-        proxy::wait(node, state.proxy.proxy)?;
-    }
+    proxy::start(state.nodes, &state.proxy)?;
+    proxy::wait(state.nodes, state.proxy.proxy)?;
     dns(state.proxy.proxy != Kind::None)
 }
 
@@ -240,19 +239,12 @@ fn load(archives: &[PathBuf]) -> Result<()> {
 
 fn change_proxy(choice: Choice, wait: bool) -> Result<()> {
     let mut state = State::load()?;
-    let nodes = Node::first(state.nodes);
-    for node in nodes.clone() {
-        proxy::stop(node)?;
-        if state.proxy.proxy != choice.proxy {
-            proxy::clean(node, state.proxy.proxy)?;
-        }
-        proxy::start(node, &choice)?;
-    }
+    proxy::stop(state.nodes, state.proxy.proxy, choice.proxy)?;
+    proxy::start(state.nodes, &choice)?;
     state.proxy = choice;
     state.store()?;
     if wait {
-        let kind = state.proxy.proxy;
-        nodes.clone().try_for_each(|n| proxy::wait(n, kind))?;
+        proxy::wait(state.nodes, state.proxy.proxy)?;
     }
     Ok(())
 }
@@ -264,8 +256,8 @@ fn reboot(word: &str) -> Result<()> {
     node::unmake(node)?;
     node::make(node, state.nodes)?;
     node::start(node)?;
-    proxy::start(node, &state.proxy)?;
-    proxy::wait(node, state.proxy.proxy)?;
+    proxy::start_on(node, &state.proxy)?;
+    proxy::wait_on(node, state.proxy.proxy)?;
     node::join_cluster(node)
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn start(node: Node) -> Result<()> {
         ])
         .args([
             "--node-labels",
-            &format!("topology.kubernetes.io/zone=z{}", node.0),
+            &format!("topology.kubernetes.io/zone=z{}", node.zone()),
         ]);
     Daemon::named(format!("{}.kubelet", node.name())).start(kubelet)?;
     Ok(())

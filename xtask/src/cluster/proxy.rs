@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::daemonset;
 use super::node::template;
 use super::process::{Daemon, Place, command, output, wait_for};
 use super::topology::{Node, bin, pki};
@@ -23,8 +24,10 @@ const HEALTHZ: &str = "http://127.0.0.1:10256/healthz";
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// The agent of this checkout
+    /// The agent of this checkout, a process of each node
     Bascule,
+    /// The agent as pods, by image and chart
+    Daemonset,
     /// Kubernetes' own, to compare with
     KubeProxy,
     /// Nothing: services do not work
@@ -43,7 +46,7 @@ pub(crate) struct Choice {
     /// The agent's program [default: target/release/bascule, else target/debug/bascule]
     #[arg(long, value_name = "FILE")]
     pub bascule: Option<PathBuf>,
-    /// More flags of the proxy
+    /// More flags of the proxy; of a DaemonSet: values of the chart (name=value)
     #[arg(last = true, value_name = "PROXY FLAGS")]
     pub flags: Vec<String>,
 }
@@ -52,13 +55,35 @@ fn daemon(node: Node) -> Daemon {
     Daemon::named(format!("{}.proxy", node.name()))
 }
 
-/// Starts the proxy on a node.
+/// Starts the proxy on all nodes.
 ///
 /// # Errors
 /// It cannot be started.
-pub(crate) fn start(node: Node, choice: &Choice) -> Result<()> {
+pub(crate) fn start(nodes: u8, choice: &Choice) -> Result<()> {
+    match choice.proxy {
+        Kind::Daemonset => daemonset::install(nodes, &choice.flags),
+        _ => Node::first(nodes).try_for_each(|n| start_on(n, choice)),
+    }
+}
+
+/// Waits until the proxy says on all nodes that it serves.
+///
+/// # Errors
+/// It ended, or does not serve in time.
+pub(crate) fn wait(nodes: u8, kind: Kind) -> Result<()> {
+    match kind {
+        Kind::Daemonset => daemonset::wait(nodes),
+        _ => Node::first(nodes).try_for_each(|n| wait_on(n, kind)),
+    }
+}
+
+/// Starts the proxy on a node; pods start by themselves.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn start_on(node: Node, choice: &Choice) -> Result<()> {
     let command = match choice.proxy {
-        Kind::None => return Ok(()),
+        Kind::None | Kind::Daemonset => return Ok(()),
         Kind::Bascule => {
             let mut agent = command(Place::Node(node), program(choice)?)?;
             agent
@@ -84,8 +109,8 @@ pub(crate) fn start(node: Node, choice: &Choice) -> Result<()> {
 ///
 /// # Errors
 /// It ended, or does not serve in time.
-pub(crate) fn wait(node: Node, kind: Kind) -> Result<()> {
-    if kind == Kind::None {
+pub(crate) fn wait_on(node: Node, kind: Kind) -> Result<()> {
+    if matches!(kind, Kind::None | Kind::Daemonset) {
         return Ok(());
     }
     let what = format!("the proxy on {} serves", node.name());
@@ -136,22 +161,31 @@ fn display(paths: &[PathBuf]) -> String {
     all.join(" or ")
 }
 
-/// Ends the proxy on a node.
+/// Ends the proxy on all nodes. What it left in the kernel goes too, unless one of the same
+/// kind takes over: that is a restart.
 ///
 /// # Errors
-/// It does not end.
-pub(crate) fn stop(node: Node) -> Result<()> {
-    daemon(node).stop(GRACE)
+/// It does not end, or something cannot be removed.
+pub(crate) fn stop(nodes: u8, kind: Kind, next: Kind) -> Result<()> {
+    match kind {
+        Kind::None => return Ok(()),
+        Kind::Daemonset if next == kind => return Ok(()),
+        Kind::Daemonset => daemonset::remove()?,
+        Kind::Bascule | Kind::KubeProxy => {
+            Node::first(nodes).try_for_each(|n| daemon(n).stop(GRACE))?
+        }
+    }
+    let agents = [Kind::Bascule, Kind::Daemonset];
+    if kind == next || agents.contains(&kind) && agents.contains(&next) {
+        return Ok(());
+    }
+    Node::first(nodes).try_for_each(|n| clean(n, kind))
 }
 
-/// Removes what a proxy left in a node's kernel.
-///
-/// # Errors
-/// It cannot be removed.
-pub(crate) fn clean(node: Node, kind: Kind) -> Result<()> {
+fn clean(node: Node, kind: Kind) -> Result<()> {
     match kind {
         Kind::None => Ok(()),
-        Kind::Bascule => unpin(node),
+        Kind::Bascule | Kind::Daemonset => unpin(node),
         Kind::KubeProxy => {
             let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
             proxy

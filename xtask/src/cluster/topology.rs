@@ -75,6 +75,11 @@ impl Node {
         digits.parse().ok().filter(|n| *n > 0).map(Self)
     }
 
+    /// Its zone, one of three: tests of traffic distribution want three with two nodes each.
+    pub(crate) fn zone(self) -> u8 {
+        (self.0 - 1) % 3 + 1
+    }
+
     /// Its network namespace, and its cgroup in every hierarchy.
     pub(crate) fn id(self) -> String {
         format!("{PREFIX}-{}", self.name())
@@ -154,6 +159,7 @@ mod tests {
         assert_eq!(node.addrs(), ("172.30.0.12".into(), "fd00:30::12".into()));
         assert_eq!(node.pod_networks().0, "10.244.2.0/24");
         assert_eq!(node.id(), "bascule-cluster-n2");
+        assert_eq!((node.zone(), Node(6).zone(), Node(1).zone()), (2, 3, 1));
         assert_eq!(Node::parse("n2"), Some(node));
         assert_eq!(Node::parse("2"), Some(node));
         assert_eq!(Node::parse("0"), None);
