@@ -176,6 +176,15 @@ pub(crate) fn settle(node: Node, parent: i32) -> Result<()> {
     Ok(())
 }
 
+/// Removes all groups of a node; its processes have ended.
+///
+/// # Errors
+/// One is busy still.
+pub(crate) fn unmake(node: Node) -> Result<()> {
+    let groups = hierarchies()?.into_iter().map(|h| h.place.join(node.id()));
+    groups.filter(|g| g.exists()).try_for_each(|g| remove(&g))
+}
+
 /// Removes all groups of all nodes; their processes have ended.
 ///
 /// # Errors

@@ -12,7 +12,8 @@ use super::images::{archives, copy, write};
 use super::init::READY;
 use super::process::{Daemon, Place, child_of, command, join, output, wait_for};
 use super::topology::{
-    AGNHOST, DNS_SERVICE, GATEWAY, Node, PAUSE, PODS, PREFIX, STAND_INS, bin, debian, pki, source,
+    AGNHOST, DNS_SERVICE, GATEWAY, Node, PAUSE, PODS, PREFIX, STAND_INS, bin, debian, fabric_netns,
+    pki, source,
 };
 use super::{cgroup, tools};
 use crate::lab::netns;
@@ -270,11 +271,19 @@ pub(crate) fn stop(node: Node) -> Result<()> {
     Ok(())
 }
 
-/// Removes a node's network namespace with all devices in it.
+/// Removes a node's cgroups, and its network namespace with all devices in it.
 ///
 /// # Errors
-/// It cannot be removed.
+/// One cannot be removed.
 pub(crate) fn unmake(node: Node) -> Result<()> {
+    // The top of cgroup2's groups takes no process once it has handed its controllers on.
+    cgroup::unmake(node)?;
+    // The kernel removes a namespace's devices some time later, and the name is wanted again at
+    // once. An error here says that it was quicker.
+    let _ = netns::ip(
+        Some(&fabric_netns()),
+        &format!("link del {}\n", node.name()),
+    );
     netns::ip(None, &format!("netns del {}\n", node.id()))
 }
 
