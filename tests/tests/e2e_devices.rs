@@ -98,11 +98,14 @@ fn without_patterns_a_device_is_a_pods_once_its_peer_is_elsewhere() {
     soon("one after the other", |numbers| {
         named(numbers).into_iter().flat_map(one).collect()
     });
-    soon("all at once", |numbers| {
-        let names = named(numbers.start + 50..numbers.end + 50);
-        let all: String = names.iter().map(make).collect();
-        uncovered(&node, &names, &all)
-    });
+    // Every move of an end waits for the kernel with its lock of devices held, and on a busy
+    // machine the hooks wait behind many moves: there is no promise, but a bound.
+    let names = named(500..520);
+    let all: String = names.iter().map(make).collect();
+    let mut times = uncovered(&node, &names, &all);
+    times.sort_unstable();
+    println!("all at once: {times:?}");
+    assert!(times[19] < 10 * PROMISE, "{times:?}");
 }
 
 #[test]
