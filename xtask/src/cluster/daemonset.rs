@@ -1,0 +1,118 @@
+//! The agent as pods: the image that `cargo xtask image` makes and the chart of `manifests/`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::cgroup::hierarchies;
+use super::control::{apply, kubectl};
+use super::node::load;
+use super::process::wait_for;
+use super::topology::{CONTROL, Node};
+use crate::{chart, paths};
+
+/// How long the pods may take to be ready, or to be gone.
+const PATIENCE: Duration = Duration::from_secs(120);
+const NAMESPACE: &str = "kube-system";
+
+/// Gives the nodes the image, and the cluster the chart's objects; pods of before are
+/// replaced one after the other.
+///
+/// # Errors
+/// There is no image, or the chart or the cluster refuses something.
+pub(crate) fn install(nodes: u8, values: &[String]) -> Result<()> {
+    let archive = archive()?;
+    Node::first(nodes).try_for_each(|n| load(n, &archive))?;
+    let before = uid();
+    apply(&chart::render(&all_values(values)?)?)?;
+    if before.is_some() {
+        // The image has the same name, so that nothing else would start its new content.
+        kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset/bascule"])?;
+    }
+    Ok(())
+}
+
+fn archive() -> Result<PathBuf> {
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let file = paths::root().join(format!("target/image/bascule-{arch}.tar"));
+    ensure!(
+        file.is_file(),
+        "there is no image {}: `cargo xtask image` makes it",
+        file.display()
+    );
+    Ok(file)
+}
+
+/// What this cluster needs, and then what the user wants.
+fn all_values(more: &[String]) -> Result<String> {
+    let unified = hierarchies()?.into_iter().find(|h| h.v1.is_none());
+    let unified = unified.context("no cgroup2 hierarchy is mounted")?;
+    let mut values = vec![
+        format!("k8sServiceHost={}", CONTROL.0),
+        "k8sServicePort=6443".to_owned(),
+        format!("paths.cgroup={}", unified.place.display()),
+    ];
+    values.extend_from_slice(more);
+    Ok(values.join(","))
+}
+
+fn uid() -> Option<String> {
+    let name = [
+        "-n",
+        NAMESPACE,
+        "get",
+        "daemonset",
+        "bascule",
+        "-o",
+        "jsonpath={.metadata.uid}",
+    ];
+    kubectl(&name).ok()
+}
+
+/// Waits until all pods are of the newest kind and ready.
+///
+/// # Errors
+/// They are not in time.
+pub(crate) fn wait(nodes: u8) -> Result<()> {
+    let fields = "jsonpath={.metadata.generation} {.status.observedGeneration} \
+                  {.status.updatedNumberScheduled} {.status.numberReady}";
+    let wanted = nodes.to_string();
+    wait_for("the proxy's pods get ready", PATIENCE, None, || {
+        let text = kubectl(&["-n", NAMESPACE, "get", "daemonset", "bascule", "-o", fields])?;
+        match text.split(' ').collect::<Vec<_>>()[..] {
+            [generation, seen, updated, ready]
+                if generation == seen && updated == wanted && ready == wanted =>
+            {
+                Ok(())
+            }
+            _ => bail!("they are not: `cargo xtask cluster kubectl describe pods -n {NAMESPACE}`"),
+        }
+    })
+}
+
+/// Removes the chart's objects, and waits until the pods are gone.
+///
+/// # Errors
+/// They stay.
+pub(crate) fn remove() -> Result<()> {
+    let label = "app.kubernetes.io/name=bascule";
+    let kinds = "daemonset,serviceaccount,clusterrole,clusterrolebinding";
+    kubectl(&[
+        "-n",
+        NAMESPACE,
+        "delete",
+        kinds,
+        "-l",
+        label,
+        "--wait=false",
+    ])?;
+    wait_for("the proxy's pods end", PATIENCE, None, || {
+        let pods = kubectl(&["-n", NAMESPACE, "get", "pods", "-l", label, "-o", "name"])?;
+        ensure!(pods.is_empty(), "{pods} is there still");
+        Ok(())
+    })
+}
