@@ -2,9 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use lb_common::{Addr, Be32, RangeKey};
+use lb_common::{Addr, Be32, FrontendKey, RangeKey};
 
 use crate::{
+    Set,
     cidr::Cidr,
     model::{Protocol, ServicePortKey},
     op::Problem,
@@ -128,12 +129,7 @@ impl Planner {
         if let Some(port) = old.and_then(|s| s.ports.iter().find(|p| p.key == plan.key)) {
             return Some(port.id);
         }
-        let proto = plan.key.protocol.number();
-        let mut found = plan
-            .frontends
-            .iter()
-            .filter_map(|f| Some(self.claims.ghost(&f.key(proto))?.service));
-        let id = match found.find(|id| self.ghost_services.contains(id)) {
+        let id = match self.ghost_id(plan) {
             Some(id) => {
                 self.ghost_services.remove(&id);
                 id
@@ -146,6 +142,26 @@ impl Planner {
         };
         self.owners.insert(id, plan.key.clone());
         Some(id)
+    }
+
+    /// The id that a port had before the restart: that of its first frontend, a
+    /// ClusterIP, which no two services share; else one of which it claims all that
+    /// there was. Any other frontend may be one that it waited for.
+    fn ghost_id(&self, plan: &PortPlan) -> Option<u32> {
+        let keys = || {
+            plan.frontends
+                .iter()
+                .map(|f| f.key(plan.key.protocol.number()))
+        };
+        let id = |key: FrontendKey| {
+            let id = self.claims.ghost(&key)?.service;
+            self.ghost_services.contains(&id).then_some(id)
+        };
+        keys().next().and_then(id).or_else(|| {
+            let all: Set<FrontendKey> = keys().collect();
+            let whole = |id: &u32| self.claims.ghosts_of(*id).all(|(key, _)| all.contains(key));
+            keys().filter_map(id).find(whole)
+        })
     }
 
     /// Undoes [`Self::admit_port`].

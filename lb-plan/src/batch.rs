@@ -140,7 +140,11 @@ impl Planner {
 
     /// Gives frontends that were freed to those who wait for them.
     fn arbitrate(&mut self, changes: &[Change]) {
-        for (key, (winner, id)) in self.claims.arbitrate() {
+        let more = !self.pending.is_empty();
+        let won = self
+            .claims
+            .arbitrate(|service| more && self.ghost_services.contains(&service));
+        for (key, (winner, id)) in won {
             let changed = changes.iter().find(|c| c.key == winner.service);
             let state = match changed {
                 Some(change) => change.new.as_ref(),

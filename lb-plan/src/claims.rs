@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{Addr, Be16, Frontend, FrontendKey, frontend_flags};
+use lb_common::{Addr, Be16, Frontend, FrontendKey, frontend_flags, scope};
 
 use crate::{
     Map, Set,
@@ -172,10 +172,32 @@ impl Claims {
         }
     }
 
-    /// A service port claims a frontend, or renews its claim with a new value.
+    /// Whether a frontend is one of before that nobody has claimed yet.
+    fn is_open(&self, key: &FrontendKey) -> bool {
+        self.ghosts.contains(key) && !self.touched.contains_key(key)
+    }
+
+    /// Whose it was. Nobody's if the other scope was not the same one's: then the
+    /// agent died while it gave the frontend from one to another.
+    fn former(&self, key: &FrontendKey) -> Option<u32> {
+        let service = |key: &FrontendKey| match self.touched.get(key) {
+            Some(value) => value.map(|v| v.service),
+            None => self.written.get(key).map(|v| v.service),
+        };
+        let scope = match key.scope {
+            scope::INTERNAL => scope::EXTERNAL,
+            _ => scope::INTERNAL,
+        };
+        let both = service(key) == service(&FrontendKey { scope, ..*key });
+        (both && self.is_open(key)).then(|| service(key))?
+    }
+
+    /// A service port claims a frontend, or renews its claim with a new value. One
+    /// of before is at once that of the port whose it was, whoever came earlier.
     pub(crate) fn claim(&mut self, key: FrontendKey, claimant: &Claimant, value: Frontend) {
         let holder = self.holder(&key);
-        if holder == Some(claimant.1) || (holder.is_none() && !self.waiting.contains_key(&key)) {
+        let free = holder.is_none() && !self.is_open(&key) && !self.waiting.contains_key(&key);
+        if [holder, self.former(&key)].contains(&Some(claimant.1)) || free {
             self.touched.insert(key, Some(value));
             return;
         }
@@ -194,10 +216,15 @@ impl Claims {
     }
 
     /// Frontends that were freed while somebody waited, each with its new holder.
-    pub(crate) fn arbitrate(&mut self) -> Vec<(FrontendKey, Claimant)> {
+    /// Those of before stay contested while the service that had them may `come`.
+    pub(crate) fn arbitrate(&mut self, come: impl Fn(u32) -> bool) -> Vec<(FrontendKey, Claimant)> {
         let mut won = Vec::new();
         for key in std::mem::take(&mut self.contested) {
             if self.holder(&key).is_some() {
+                continue;
+            }
+            if self.former(&key).is_some_and(&come) {
+                self.contested.insert(key);
                 continue;
             }
             if let Some(first) = self.waiting.get(&key).and_then(|w| w.first()).cloned() {

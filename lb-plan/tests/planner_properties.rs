@@ -57,6 +57,21 @@ proptest! {
         prop_assert_eq!(world.planner.dump(), dump);
     }
 
+    /// Who holds a frontend that several claim holds it after a restart, too. (The
+    /// tables of those who wait are in no frontend, and are made again.)
+    #[test]
+    fn a_restart_settles_no_conflict_anew(events in events(contested(), false)) {
+        let mut world = World::new(roomy());
+        events.into_iter().for_each(|event| world.happen(event));
+        world.drain();
+        let before = world.maps.clone();
+        let dump = world.planner.dump();
+        world.restart();
+        world.drain();
+        prop_assert_eq!(world.maps.targets(), before.targets());
+        prop_assert_eq!(world.planner.dump(), dump);
+    }
+
     #[test]
     fn deleting_all_leaves_filter_bits_and_clearing_leaves_nothing(events in events(contested(), true)) {
         let mut world = World::new(roomy());

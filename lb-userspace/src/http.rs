@@ -59,12 +59,16 @@ impl Answer {
 /// Answers the path of a request; `None` where there is nothing.
 pub type Handler = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
 
+/// Takes why an address cannot be bound, and `None` when it is.
+pub type Teller = Arc<dyn Fn(Option<String>) + Send + Sync>;
+
 /// What is served where, and the setting that says so.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Place {
     what: &'static str,
     option: &'static str,
     address: SocketAddr,
+    teller: Option<Teller>,
 }
 
 impl Place {
@@ -74,7 +78,15 @@ impl Place {
             what,
             option,
             address,
+            teller: None,
         }
+    }
+
+    /// Tells somebody, and not the log, what is wrong with the address.
+    #[must_use]
+    pub fn tell(self, teller: Teller) -> Self {
+        let teller = Some(teller);
+        Self { teller, ..self }
     }
 }
 
@@ -89,22 +101,27 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
         what,
         option,
         address,
+        teller,
     } = place;
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     let mut told = false;
     loop {
-        match bind(address).await {
-            Ok(listener) => {
-                tracing::info!(%address, "{what} is served");
+        match (bind(address).await, &teller) {
+            (Ok(listener), teller) => {
+                match teller {
+                    Some(tell) => tell(None),
+                    None => tracing::info!(%address, "{what} is served"),
+                }
                 backoff.reset();
                 told = false;
                 let error = accept(listener, handler.clone()).await;
                 tracing::warn!(%address, %error, "{what}: no connection can be accepted; trying again");
             }
-            Err(error) if hard_fail => anyhow::bail!(
+            (Err(error), _) if hard_fail => anyhow::bail!(
                 "{what} cannot be served at {address}: {error}; free the address, or give another with {option}"
             ),
-            Err(error) => {
+            (Err(error), Some(tell)) => tell(Some(error.to_string())),
+            (Err(error), None) => {
                 if !told {
                     tracing::warn!(%address, %error, "{what} cannot be served yet; free the address, or give another with {option}");
                 }

@@ -104,12 +104,7 @@ impl Store {
         }
     }
 
-    fn put_slice(
-        &mut self,
-        key: ObjectKey,
-        slice: Arc<EndpointSlice>,
-        trigger: Option<Trigger>,
-    ) {
+    fn put_slice(&mut self, key: ObjectKey, slice: Arc<EndpointSlice>, trigger: Option<Trigger>) {
         let owner = slice.service.clone();
         let id = (key.namespace.clone(), key.name.clone());
         match self.owners.get(&id) {

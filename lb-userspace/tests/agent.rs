@@ -291,3 +291,25 @@ fn what_is_new_about_objects_is_told_once_and_nobody_waits_for_who_hears_it() {
     agent.core.tell();
     assert!(heard.try_recv().is_err());
 }
+
+#[test]
+fn who_holds_a_frontend_that_two_want_holds_it_after_a_restart() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    // By name the later one comes first.
+    let first = NODE.to_owned() + &service("web", "10.96.0.1") + &slice("web", &["10.1.0.1"]);
+    let second = service("other", "10.96.0.2") + &slice("other", &["10.1.0.2"]);
+    agent.list(&first);
+    agent.settle();
+    agent.put(&second);
+    agent.settle();
+    let holder = |agent: &Agent| agent.backends("10.9.0.1", 30080).unwrap();
+    assert_eq!(holder(&agent), ["10.1.0.1:8080"]);
+    let before = (agent.contents(), agent.names());
+    let mut agent = Agent::start(agent.kill());
+    agent.list(&(first + &second));
+    agent.settle();
+    assert_eq!(holder(&agent), ["10.1.0.1:8080"]);
+    agent.core.tell();
+    assert_eq!(before.0, agent.contents());
+    assert_eq!(agent.core.dataplane().batches, 0);
+}

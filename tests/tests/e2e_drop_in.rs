@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -163,4 +163,31 @@ fn a_file_health_checks_and_latency_are_as_with_kube_proxy() {
     api.create(&[node_object(json!([]))]);
     will_be(&agent, &node, [200, 200]);
     api.down();
+}
+
+#[test]
+fn a_health_check_whose_port_is_taken_is_a_problem_of_its_service() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let (pod, mut client) = (node.pod(2), node.sandboxed_pod(3));
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                      "healthCheckNodePort": CHECK});
+    let web = load_balancer(dual("web", 20, spec), &["10.97.2.1", "fd97::2:1"]);
+    node.apply("web", &with_pods(web, &[&pod]));
+    let bind = || TcpListener::bind(("0.0.0.0", CHECK)).unwrap();
+    let taken = node.netns().inside(bind);
+    let agent = node.agent(&[]);
+    agent.says(&[
+        "Service default/web",
+        "FailedToStartServiceHealthcheck",
+        "healthCheckNodePort: 32123 cannot be listened on",
+    ]);
+    client
+        .peer
+        .dial("10.97.0.20:80", How::Tcp, 10)
+        .well()
+        .unwrap();
+    drop(taken);
+    agent.says(&["1 problems are gone, 0 stand"]);
+    checked(&node, 200, 1);
 }

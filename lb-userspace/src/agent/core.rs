@@ -111,7 +111,7 @@ pub struct Core<D> {
     configured: Option<NodeConfig>,
     pub(super) planned: bool,
     pub(super) shared: Shared,
-    servers: Servers,
+    pub(super) servers: Servers,
     pub(super) fold: Fold,
     no_local: NoLocal,
     programming: Programming,
@@ -125,6 +125,8 @@ pub struct Core<D> {
     pub(super) untold: bool,
     pub(super) names_stale: bool,
     pub(super) described: Datapath,
+    /// Services whose health check cannot be served.
+    pub(super) unheard: Vec<(ServiceKey, String)>,
     pub(super) updated: Option<SystemTime>,
 }
 
@@ -168,6 +170,7 @@ impl<D: Dataplane> Core<D> {
             untold: true,
             names_stale: true,
             described: Datapath::default(),
+            unheard: Vec::new(),
             updated: None,
         }
     }

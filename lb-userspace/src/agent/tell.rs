@@ -10,7 +10,10 @@ use super::{
     fold::Told,
     state::{Status, Trouble},
 };
-use crate::{change::ObjectKey, health};
+use crate::{
+    change::ObjectKey,
+    health::{self, service},
+};
 
 impl<D: Dataplane> Core<D> {
     pub(super) fn trouble(&mut self, place: String, message: Option<String>) {
@@ -48,10 +51,12 @@ impl<D: Dataplane> Core<D> {
         let fill = self.dataplane.fill(&self.planner.usage());
         self.shared.metrics.set_fill(&fill);
         let described = self.dataplane.describe();
-        if !std::mem::take(&mut self.untold) && described == self.described {
+        let unheard = self.servers.failures();
+        let same = described == self.described && unheard == self.unheard;
+        if !std::mem::take(&mut self.untold) && same {
             return None;
         }
-        self.described = described;
+        (self.described, self.unheard) = (described, unheard);
         let mut told: Vec<Told> = self
             .store
             .problems()
@@ -61,6 +66,10 @@ impl<D: Dataplane> Core<D> {
         told.extend(planned.into_iter().map(|p| {
             let key = ObjectKey::service(&p.object.service);
             Told::new(format!("Service {}", p.object), key, p.reason, p.message)
+        }));
+        told.extend(self.unheard.iter().map(|(service, message)| {
+            let key = ObjectKey::service(service);
+            Told::new(key.to_string(), key, service::FAILED, message.clone())
         }));
         self.shared
             .metrics

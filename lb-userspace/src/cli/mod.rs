@@ -65,6 +65,9 @@ fn list(command: &Command) -> anyhow::Result<()> {
         }
         Command::Maps(view) => show::maps(view),
         // The others are answered by the caller.
-        Command::Agent(_) | Command::Cleanup { .. } | Command::Status(_) | Command::Completions { .. } => Ok(()),
+        Command::Agent(_)
+        | Command::Cleanup { .. }
+        | Command::Status(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }

@@ -126,9 +126,8 @@ pub fn conntrack(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
 /// As [`services`].
 pub fn flush(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
     let names = BTreeMap::new();
-    let touches = |flow: &FlowView| {
-        address.is_none_or(|address| FlowRow::new(flow, &names).touches(address))
-    };
+    let touches =
+        |flow: &FlowView| address.is_none_or(|address| FlowRow::new(flow, &names).touches(address));
     let flows = open(&view.paths)?.flush(touches)?;
     let done = serde_json::json!({"deleted_flows": flows});
     print(view, &done, || format!("{flows} flows are forgotten\n"))

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     net::{Ipv6Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::SystemTime,
@@ -30,8 +30,15 @@ pub struct Servers {
 struct Running {
     port: u16,
     endpoints: Arc<AtomicU32>,
+    /// Why the port cannot be listened on.
+    failure: Failure,
     task: JoinHandle<()>,
 }
+
+type Failure = Arc<Mutex<Option<String>>>;
+
+/// kube-proxy's reason of an Event.
+pub const FAILED: &str = "FailedToStartServiceHealthcheck";
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -66,7 +73,12 @@ impl Servers {
         // Both families: IPv6 sockets take IPv4 too, unless the host says no.
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, check.port));
         let what = "the health check of a Service";
-        let place = http::Place::new(what, "its healthCheckNodePort", address);
+        let failure = Failure::default();
+        let known = failure.clone();
+        let teller: http::Teller = Arc::new(move |error| {
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        });
+        let place = http::Place::new(what, "its healthCheckNodePort", address).tell(teller);
         let handler: http::Handler = Arc::new(move |_| {
             let count = count.load(Ordering::Relaxed);
             Some(answer(&name, count, health.is_alive(SystemTime::now())))
@@ -78,9 +90,29 @@ impl Servers {
         let new = Running {
             port: check.port,
             endpoints,
+            failure,
             task,
         };
         self.running.insert(service.clone(), new);
+    }
+
+    /// The Services whose port cannot be listened on, with a sentence about it;
+    /// in the order of their names.
+    pub fn failures(&self) -> Vec<(ServiceKey, String)> {
+        let all = self.running.iter();
+        let mut failed: Vec<_> = all
+            .filter_map(|(service, running)| {
+                let failure = running.failure.lock();
+                let error = failure.unwrap_or_else(PoisonError::into_inner).clone()?;
+                let port = running.port;
+                let message = format!(
+                    "healthCheckNodePort: {port} cannot be listened on: {error}; free it, or give the Service another"
+                );
+                Some((service.clone(), message))
+            })
+            .collect();
+        failed.sort();
+        failed
     }
 }
 
@@ -101,6 +133,38 @@ fn answer(service: &ServiceKey, endpoints: u32, alive: bool) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_until_it_is_free() {
+        let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let service = ServiceKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+        };
+        let check = HealthCheck {
+            port,
+            local_ready: 1,
+        };
+        let mut servers = Servers::new(Handle::current(), Arc::default());
+        servers.set(&service, Some(check));
+        let until = async |servers: &Servers, count: usize| {
+            let start = tokio::time::Instant::now();
+            while servers.failures().len() != count {
+                assert!(start.elapsed().as_secs() < 10, "{:?}", servers.failures());
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        until(&servers, 1).await;
+        let (of, message) = servers.failures().remove(0);
+        assert_eq!(of, service);
+        let words = format!("healthCheckNodePort: {port} cannot be listened on: Address already");
+        assert!(message.starts_with(&words), "{message}");
+        drop(taken);
+        until(&servers, 0).await;
+        servers.set(&service, None);
+        assert_eq!(servers.failures(), []);
+    }
 
     #[test]
     fn a_node_without_endpoints_of_the_service_is_refused() {
