@@ -5,9 +5,10 @@
 //! entry says what to write into the packet, so that an established packet
 //! costs one lookup (`docs/adr/0002-conntrack.md`).
 //!
-//! The table is an array of buckets of 56 slots. The code that reads and
-//! writes it is `lb_datapath::table`, in the kernel as in the agent; it sees a
-//! bucket as 64-bit words, whose places are the constants below.
+//! The table is an array of buckets of 56 slots, and behind them elements that
+//! hold the buckets' heads. The code that reads and writes it is
+//! `lb_datapath::table`, in the kernel as in the agent; it sees them as 64-bit
+//! words.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -81,28 +82,49 @@ pub struct CtSlot<A> {
 /// Slots of a bucket.
 pub const BUCKET_SLOTS: u32 = 56;
 
-/// An element of the table: a cache line that says what its slots hold, with the
-/// lock, and the slots.
+/// An element of the table.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CtBucket<A> {
-    /// A byte of each slot's hash; 0 where the slot was never used.
-    pub tags: [u8; BUCKET_SLOTS as usize],
-    /// 0, or when the lock was taken, in ticks; the high half says that it was.
-    /// Only insertions take it.
-    pub lock: u64,
     /// The slots.
     pub slots: [CtSlot<A>; BUCKET_SLOTS as usize],
 }
 
-/// Places of a bucket's fields, in words.
-pub mod bucket_words {
-    /// [`super::CtBucket::tags`], the first slot's in the lowest byte.
-    pub const TAGS: usize = 0;
-    /// [`super::CtBucket::lock`].
-    pub const LOCK: usize = 7;
-    /// The first slot.
-    pub const SLOTS: usize = 8;
+/// What the slots of a bucket hold: one cache line. The heads of all buckets lie
+/// together, since they are read much more often than each slot is.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
+pub struct CtHead {
+    /// A byte of each slot's hash; 0 where the slot was never used.
+    pub tags: [u64; BUCKET_SLOTS as usize / 8],
+    /// 0, or when the lock was taken, in ticks; the high half says that it was.
+    /// Only insertions take it.
+    pub lock: u64,
+}
+
+/// Words of a head.
+pub const HEAD_WORDS: usize = size_of::<CtHead>() / 8;
+/// Place of [`CtHead::lock`] among them.
+pub const HEAD_LOCK: usize = HEAD_WORDS - 1;
+/// Heads in an element. There is room for more, but this is a power of two.
+pub const ELEMENT_HEADS: u32 = 32;
+
+/// Buckets that hold so many entries, one at least.
+pub const fn buckets(entries: u32) -> u32 {
+    match entries.div_ceil(BUCKET_SLOTS) {
+        0 => 1,
+        buckets => buckets,
+    }
+}
+
+/// Elements of a table of so many buckets: these, then their heads.
+pub const fn elements(buckets: u32) -> u32 {
+    buckets + buckets.div_ceil(ELEMENT_HEADS)
+}
+
+/// Buckets of a table of so many elements.
+pub const fn buckets_in(elements: u32) -> u32 {
+    elements - elements.div_ceil(ELEMENT_HEADS + 1)
 }
 
 /// Key of an IPv4 flow's direction.
@@ -172,11 +194,11 @@ const _: () = {
     assert!(size_of::<CtEntry6>() == 8 + 8 + 16 + 16 + 2 + 2 + 5 * 4);
     assert!(size_of::<CtSlot<Be32>>() == size_of::<CtKey4>() + size_of::<CtEntry4>());
     assert!(size_of::<CtSlot<Addr>>() == size_of::<CtKey6>() + size_of::<CtEntry6>());
-    assert!(size_of::<CtBucket4>() == 64 + 56 * size_of::<CtSlot<Be32>>());
-    assert!(size_of::<CtBucket6>() == 64 + 56 * size_of::<CtSlot<Addr>>());
-    assert!(core::mem::offset_of!(CtBucket4, lock) == 8 * bucket_words::LOCK);
-    assert!(core::mem::offset_of!(CtBucket4, slots) == 8 * bucket_words::SLOTS);
-    assert!(core::mem::offset_of!(CtBucket6, slots) == 8 * bucket_words::SLOTS);
-    // The words of a bucket are read as integers.
+    assert!(size_of::<CtHead>() == 64 && HEAD_LOCK == BUCKET_SLOTS as usize / 8);
+    assert!(size_of::<CtBucket4>() == 56 * size_of::<CtSlot<Be32>>());
+    assert!(size_of::<CtHead>() * ELEMENT_HEADS as usize <= size_of::<CtBucket4>());
+    assert!(size_of::<CtBucket6>() == 56 * size_of::<CtSlot<Addr>>());
+    assert!(buckets_in(elements(1)) == 1 && buckets_in(elements(18_725)) == 18_725);
+    // Words are read as integers.
     assert!(cfg!(target_endian = "little"));
 };

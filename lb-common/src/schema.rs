@@ -69,9 +69,9 @@ macro_rules! for_each_map {
                 0, Agent, "addresses, port ranges and switches of the node";
             lb_filter_v1: Array<u32, u64>[$crate::limits::FILTER_WORDS]
                 $crate::schema::MMAPABLE, Agent, "bits of every vip, frontend and backend";
-            lb_ct4_v1: Array<u32, $crate::CtBucket4>[$crate::limits::CONNTRACK / $crate::conntrack::BUCKET_SLOTS]
+            lb_ct4_v1: Array<u32, $crate::CtBucket4>[$crate::conntrack::elements($crate::conntrack::buckets($crate::limits::CONNTRACK))]
                 $crate::schema::MMAPABLE, Datapath, "conntrack of IPv4: buckets of 56 entries";
-            lb_ct6_v1: Array<u32, $crate::CtBucket6>[$crate::limits::CONNTRACK / $crate::conntrack::BUCKET_SLOTS]
+            lb_ct6_v1: Array<u32, $crate::CtBucket6>[$crate::conntrack::elements($crate::conntrack::buckets($crate::limits::CONNTRACK))]
                 $crate::schema::MMAPABLE, Datapath, "conntrack of IPv6: buckets of 56 entries";
             lb_affinity_v1: LruHash<$crate::AffinityKey, $crate::Affinity>[$crate::limits::AFFINITY]
                 0, Datapath, "session affinity: client to backend";

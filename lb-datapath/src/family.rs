@@ -2,7 +2,8 @@
 
 use bytemuck::Pod;
 use lb_common::{
-    Addr, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6, CtSlot, hash,
+    Addr, Be16, Be32, CtBucket4, CtBucket6, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
+    CtSlot, hash,
 };
 
 use crate::{
@@ -21,6 +22,8 @@ pub trait Family: Copy + 'static {
     type Addr: Copy + Eq + Pod;
     /// Whether this is IPv6.
     const V6: bool;
+    /// Words of a bucket of conntrack.
+    const BUCKET_WORDS: usize;
 
     /// The address as maps hold it.
     fn wide(addr: Self::Addr) -> Addr;
@@ -74,6 +77,7 @@ pub struct V6;
 impl Family for V4 {
     type Addr = Be32;
     const V6: bool = false;
+    const BUCKET_WORDS: usize = size_of::<CtBucket4>() / 8;
 
     #[inline(always)]
     fn wide(addr: Be32) -> Addr {
@@ -132,6 +136,7 @@ impl Family for V4 {
 impl Family for V6 {
     type Addr = Addr;
     const V6: bool = true;
+    const BUCKET_WORDS: usize = size_of::<CtBucket6>() / 8;
 
     #[inline(always)]
     fn wide(addr: Addr) -> Addr {

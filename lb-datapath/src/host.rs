@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::{CtBucket, CtEntry, CtKey};
+use lb_common::{CtEntry, CtKey, conntrack::buckets_in};
 
 use crate::{
     family::Family,
@@ -35,15 +35,10 @@ impl Words for &[AtomicU64] {
     }
 }
 
-/// Words of a bucket of a family.
-pub const fn bucket_words<F: Family>() -> usize {
-    size_of::<CtBucket<F::Addr>>() / 8
-}
-
 /// A family's table.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
-    /// Its buckets, one after the other.
+    /// Its elements, one after the other.
     pub words: &'a [AtomicU64],
     /// Seed of its hash.
     pub seed: u64,
@@ -53,13 +48,13 @@ impl<'a, F: Family> Buckets<F> for Table<'a> {
     type Bucket = &'a [AtomicU64];
 
     fn buckets(&self) -> u32 {
-        (self.words.len() / bucket_words::<F>()) as u32
+        buckets_in((self.words.len() / F::BUCKET_WORDS) as u32)
     }
     fn seed(&self) -> u64 {
         self.seed
     }
-    fn bucket(&self, index: u32) -> Option<Self::Bucket> {
-        let words = bucket_words::<F>();
+    fn element(&self, index: u32) -> Option<Self::Bucket> {
+        let words = F::BUCKET_WORDS;
         let start = index as usize * words;
         self.words.get(start..start + words)
     }

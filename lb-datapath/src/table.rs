@@ -2,7 +2,7 @@
 //!
 //! A key lies in its home slot, or, where that was taken, in the next one of its
 //! bucket that was free. So an established packet mostly reads one slot, and a key
-//! that is not there costs the bucket's tags, one cache line. Nothing is collected:
+//! that is not there costs the tags of the bucket's head, one cache line. Nothing is collected:
 //! an entry that has timed out is room for the next one
 //! (`docs/adr/0002-conntrack.md`).
 //!
@@ -20,7 +20,7 @@ mod insert;
 
 use lb_common::{
     CtEntry, CtKey, CtSlot,
-    conntrack::{BUCKET_SLOTS, NEWS_TICKS, bucket_words as word},
+    conntrack::{BUCKET_SLOTS, ELEMENT_HEADS, HEAD_WORDS, NEWS_TICKS},
     ct_flags::{FIN, LIVE, PEER_SHIFT, RST, SEEN, SIGHTS},
     hash,
 };
@@ -61,8 +61,8 @@ pub trait Buckets<F: Family> {
     /// What makes the hash of keys this node's own: clients cannot choose tuples
     /// that fall into one bucket.
     fn seed(&self) -> u64;
-    /// A bucket; `None` beyond the last.
-    fn bucket(&self, index: u32) -> Option<Self::Bucket>;
+    /// An element of the table: a bucket, or heads; `None` beyond the last.
+    fn element(&self, index: u32) -> Option<Self::Bucket>;
     /// Runs [`search`].
     fn search(&self, key: &CtKey<F::Addr>, hash: u64) -> u32;
     /// Runs [`vacancy`].
@@ -141,7 +141,14 @@ fn tag_of(hash: u64) -> u32 {
 /// A slot of a bucket.
 #[inline(always)]
 pub fn slot_of<F: Family, W: Words>(bucket: W, slot: u32) -> W {
-    bucket.from(word::SLOTS + slot as usize * At::<F>::SIZE)
+    bucket.from(slot as usize * At::<F>::SIZE)
+}
+
+/// The head of a bucket.
+#[inline(always)]
+fn head_of<F: Family, T: Buckets<F>>(t: &T, bucket: u32) -> Option<T::Bucket> {
+    let heads = t.element(t.buckets() + bucket / ELEMENT_HEADS)?;
+    Some(heads.from((bucket % ELEMENT_HEADS) as usize * HEAD_WORDS))
 }
 
 /// Whether a slot has a key.
@@ -161,7 +168,7 @@ fn holds<W: Words>(slot: W, key: &[u64]) -> bool {
 fn find<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>) -> Option<T::Bucket> {
     let words = F::key_words(key);
     let hash = hash_of(t.seed(), words);
-    let bucket = t.bucket(bucket_of(hash, t.buckets()))?;
+    let bucket = t.element(bucket_of(hash, t.buckets()))?;
     let slot = slot_of::<F, _>(bucket, home(hash));
     if holds(slot, words) {
         return Some(slot);
@@ -173,12 +180,13 @@ fn find<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>) -> Option<T::Buck
 /// The slot of the key's bucket that has a key with this hash, or [`BUCKET_SLOTS`].
 #[inline(always)]
 pub fn search<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>, hash: u64) -> u32 {
-    let Some(bucket) = t.bucket(bucket_of(hash, t.buckets())) else {
+    let index = bucket_of(hash, t.buckets());
+    let (Some(bucket), Some(head)) = (t.element(index), head_of::<F, T>(t, index)) else {
         return NONE;
     };
     let tag = tag_of(hash);
     for word in 0..BUCKET_SLOTS / 8 {
-        let tags = bucket.load(word::TAGS + word as usize);
+        let tags = head.load(word as usize);
         if !has_byte(tags, tag) {
             continue;
         }

@@ -7,20 +7,20 @@ use std::{
 
 use lb_common::{
     Be16, Be32, CtEntry, CtKey,
-    conntrack::BUCKET_SLOTS,
+    conntrack::{BUCKET_SLOTS, elements},
     ct_flags::{self, PEER_SHIFT, SEEN},
     proto,
 };
 use lb_datapath::{
-    Insert, InsertError, V4,
+    Family as _, Insert, InsertError, V4,
     conntrack::{GRACE, State, lifetime},
-    host::{Table, bucket_words},
+    host::Table,
     table::{entries, hit, insert, peek},
     tables::{Hit, Touch},
 };
 
 fn words(buckets: usize) -> Vec<AtomicU64> {
-    let count = bucket_words::<V4>() * buckets;
+    let count = V4::BUCKET_WORDS * elements(buckets as u32) as usize;
     std::iter::repeat_with(AtomicU64::default)
         .take(count)
         .collect()
@@ -81,7 +81,8 @@ fn what_was_inserted_is_found_and_nothing_else() {
     }
     assert!((1000..3000).all(|n| backend(&t, n, NOW).is_none()));
     let found: usize = words
-        .chunks(bucket_words::<V4>())
+        .chunks(V4::BUCKET_WORDS)
+        .take(40)
         .map(|bucket| entries::<V4, _>(bucket, NOW).count())
         .sum();
     assert_eq!(found, 1000);

@@ -10,7 +10,7 @@ use bytemuck::Pod;
 use lb_common::{
     Addr, Affinity, AffinityKey, Backend, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
     FrontendKey, NodeConfig, PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey,
-    conntrack::BUCKET_SLOTS, for_each_map, limits, schema,
+    conntrack::{BUCKET_SLOTS, buckets}, for_each_map, limits, schema,
 };
 use lb_datapath::{
     Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, table,
@@ -182,7 +182,7 @@ impl Maps for KernelMaps {
 static CT_SEED: Global<u64> = Global::new(0);
 /// Buckets of each of conntrack's tables; set by the loader.
 #[unsafe(no_mangle)]
-static CT_BUCKETS: Global<u32> = Global::new(limits::CONNTRACK / BUCKET_SLOTS);
+static CT_BUCKETS: Global<u32> = Global::new(buckets(limits::CONNTRACK));
 
 // What an insertion returns.
 const DONE: u32 = 0;
@@ -257,8 +257,8 @@ macro_rules! conntrack {
                 CT_SEED.load()
             }
             #[inline(always)]
-            fn bucket(&self, index: u32) -> Option<Memory> {
-                // SAFETY: a bucket is aligned to words and stays as long as the map;
+            fn element(&self, index: u32) -> Option<Memory> {
+                // SAFETY: an element is aligned to words and stays as long as the map;
                 // the table's code asks for words within it.
                 $map.get_ptr_mut(index)
                     .map(|bucket| unsafe { Memory::new(bucket.cast()) })

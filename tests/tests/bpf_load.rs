@@ -142,8 +142,8 @@ fn a_resized_map_keeps_what_it_holds() {
     assert_eq!(max_entries(dir, "lb_frontends_v1"), 2048);
     assert_eq!(max_entries(dir, "lb_slots_v1"), 262_144);
     assert_eq!(max_entries(dir, "lb_backends_v1"), 512);
-    // Buckets of 56.
-    assert_eq!(max_entries(dir, "lb_ct4_v1"), 1_171);
+    // 1,171 buckets of 56, and an element with the heads of every 32 of them.
+    assert_eq!(max_entries(dir, "lb_ct4_v1"), 1_171 + 37);
     assert_eq!(fs::read_dir(dir.join("bascule/staged")).unwrap().count(), 0);
     drop(second);
     // And the next start finds it all where it belongs.
@@ -217,8 +217,8 @@ fn maps_of_other_versions_are_cleaned_or_named() {
     let (datapath, _) = node.load(&settings);
     assert!(!dir.join("lb_frontends_v7").exists());
     assert!(dir.join("lb_ct4_v7").exists() && dir.join("mine").exists());
-    // Buckets of 56.
-    assert_eq!(max_entries(node.bpffs.path(), "lb_ct6_v1"), 586);
+    // 586 buckets of 56, and an element with the heads of every 32 of them.
+    assert_eq!(max_entries(node.bpffs.path(), "lb_ct6_v1"), 586 + 19);
     let messages = datapath.status().messages.join("\n");
     for part in [
         "lb_frontends_v7: a map of another version of Bascule, no longer used: removed",

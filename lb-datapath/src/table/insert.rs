@@ -2,13 +2,13 @@
 
 use lb_common::{
     CtEntry, CtKey,
-    conntrack::{BUCKET_SLOTS, bucket_words as word},
+    conntrack::{BUCKET_SLOTS, HEAD_LOCK},
     ct_flags::LIVE,
 };
 
 use super::{
-    At, Buckets, NONE, Words, bucket_of, flags_of, forget, hash_of, holds, home, judge, searched,
-    slot_of, tag_of,
+    At, Buckets, NONE, Words, bucket_of, flags_of, forget, hash_of, head_of, holds, home, judge,
+    searched, slot_of, tag_of,
 };
 use crate::{
     conntrack::{GRACE, State, age, is_live, is_over, is_vacant},
@@ -56,10 +56,10 @@ pub fn insert<F: Family, T: Buckets<F>>(
 ) -> Result<(), InsertError> {
     let hash = hash_of(t.seed(), F::key_words(key));
     let index = bucket_of(hash, t.buckets());
-    let Some(bucket) = t.bucket(index) else {
+    let (Some(bucket), Some(head)) = (t.element(index), head_of::<F, T>(t, index)) else {
         return Err(InsertError::Full);
     };
-    if !lock(bucket, now) {
+    if !lock(head, now) {
         return Err(InsertError::Busy);
     }
     let mut at = searched(t.search(key, hash));
@@ -70,32 +70,32 @@ pub fn insert<F: Family, T: Buckets<F>>(
         evict::<F, _>(bucket, now);
         Err(InsertError::Full)
     } else {
-        put::<F, _>((bucket, at, tag_of(hash)), (key, entry), how, now)
+        put::<F, _>((bucket, at), (key, entry), how, now).map(|()| set_tag(head, at, tag_of(hash)))
     };
-    bucket.publish(word::LOCK, 0);
+    head.publish(HEAD_LOCK, 0);
     result
 }
 
 /// Takes the lock of a bucket, or breaks one whose holder has died: the agent,
 /// which may be killed at any time.
 #[inline(always)]
-fn lock<W: Words>(bucket: W, now: u32) -> bool {
+fn lock<W: Words>(head: W, now: u32) -> bool {
     let mine = LOCKED | u64::from(now);
     let mut found = 0;
     for _ in 0..SPINS {
-        found = bucket.compare_exchange(word::LOCK, 0, mine);
+        found = head.compare_exchange(HEAD_LOCK, 0, mine);
         if found == 0 {
             return true;
         }
     }
-    age(now, found as u32) > GRACE && bucket.compare_exchange(word::LOCK, found, mine) == found
+    age(now, found as u32) > GRACE && head.compare_exchange(HEAD_LOCK, found, mine) == found
 }
 
 /// The slot of a bucket that may be used next, its home slot if possible; or
 /// [`BUCKET_SLOTS`].
 #[inline(always)]
 pub fn vacancy<F: Family, T: Buckets<F>>(t: &T, bucket: u32, home: u32, now: u32) -> u32 {
-    let Some(bucket) = t.bucket(bucket) else {
+    let (Some(slots), Some(head)) = (t.element(bucket), head_of::<F, T>(t, bucket)) else {
         return NONE;
     };
     for step in 0..BUCKET_SLOTS {
@@ -106,8 +106,8 @@ pub fn vacancy<F: Family, T: Buckets<F>>(t: &T, bucket: u32, home: u32, now: u32
         if at >= BUCKET_SLOTS {
             continue;
         }
-        let tags = bucket.load(word::TAGS + (at / 8) as usize);
-        if tags >> (8 * (at % 8)) & 0xff == 0 || judge::<F, _>(bucket, at, now, is_vacant) {
+        let tags = head.load((at / 8) as usize);
+        if tags >> (8 * (at % 8)) & 0xff == 0 || judge::<F, _>(slots, at, now, is_vacant) {
             return at;
         }
     }
@@ -132,7 +132,7 @@ fn evict<F: Family, W: Words>(bucket: W, now: u32) {
 /// Writes to a slot of a bucket, as far as `how` allows it.
 #[inline(always)]
 fn put<F: Family, W: Words>(
-    (bucket, at, tag): (W, u32, u32),
+    (bucket, at): (W, u32),
     (key, entry): (&CtKey<F::Addr>, &CtEntry<F::Addr>),
     how: Insert,
     now: u32,
@@ -140,15 +140,18 @@ fn put<F: Family, W: Words>(
     let key = F::key_words(key);
     let slot = slot_of::<F, _>(bucket, at);
     let new = F::entry_words(entry);
-    if how == Insert::New
-        && holds(slot, key)
-        && judge::<F, _>(bucket, at, now, is_live)
-        && !is_over(flags_of(slot.load(At::<F>::FLAGS)))
-        && !is_same::<F, _>(slot, new)
-    {
-        return Err(InsertError::Exists);
+    let old = flags_of(slot.load(At::<F>::FLAGS));
+    if old & LIVE != 0 {
+        if how == Insert::New
+            && holds(slot, key)
+            && judge::<F, _>(bucket, at, now, is_live)
+            && !is_over(old)
+            && !is_same::<F, _>(slot, new)
+        {
+            return Err(InsertError::Exists);
+        }
+        forget::<F, _>(bucket, at);
     }
-    slot.keep(At::<F>::FLAGS, !(u64::from(LIVE) << 32));
     for (at, word) in key.iter().enumerate() {
         slot.store(at, *word);
     }
@@ -159,11 +162,16 @@ fn put<F: Family, W: Words>(
     }
     let flags = new.get(At::<F>::FLAGS - At::<F>::KEY).copied().unwrap_or(0);
     slot.publish(At::<F>::FLAGS, flags | u64::from(LIVE) << 32);
-    let (word, shift) = (at / 8, 8 * (at % 8));
-    let word = word::TAGS + word as usize;
-    let tags = bucket.load(word);
-    bucket.store(word, tags & !(0xff << shift) | u64::from(tag) << shift);
     Ok(())
+}
+
+/// Writes a slot's tag, under the lock.
+#[inline(always)]
+fn set_tag<W: Words>(head: W, at: u32, tag: u32) {
+    let at = searched(at) % 64;
+    let (word, shift) = ((at / 8) as usize, 8 * (at % 8));
+    let tags = head.load(word);
+    head.store(word, tags & !(0xff << shift) | u64::from(tag) << shift);
 }
 
 /// Whether an entry says to write what a new one says.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use aya::{Ebpf, EbpfLoader};
+use lb_common::conntrack::buckets;
 
 use super::{
     clock, conntrack,
@@ -200,7 +201,7 @@ fn load_object(
     let seed = conntrack::seed().map_err(|error| Error::Object {
         problem: format!("the id of the boot cannot be read: {error}"),
     })?;
-    let buckets = sizes.of(Table::lb_ct4_v1);
+    let buckets = buckets(sizes.conntrack);
     loader.override_global("CT_SEED", &seed, true);
     loader.override_global("CT_BUCKETS", &buckets, true);
     for plan in plans {

@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use lb_common::limits;
+use lb_common::{
+    conntrack::{buckets, elements},
+    limits,
+};
 
-use super::{conntrack, table::Table};
+use super::table::Table;
 
 /// How the datapath is loaded and attached.
 #[derive(Clone, Debug)]
@@ -132,7 +135,7 @@ impl MapSizes {
             Table::lb_svc_ctr_v1 => self.services,
             Table::lb_slots_v1 => self.slots,
             Table::lb_ranges_v1 => self.ranges,
-            Table::lb_ct4_v1 | Table::lb_ct6_v1 => conntrack::buckets(self.conntrack),
+            Table::lb_ct4_v1 | Table::lb_ct6_v1 => elements(buckets(self.conntrack)),
             Table::lb_affinity_v1 => self.affinity,
             Table::lb_sock_nat_v1 => self.sock_nat,
             // One entry, or as many as the code has reasons or filter words.

@@ -9,7 +9,7 @@ use std::{
 use lb_common::{
     Addr, Affinity, AffinityKey, Backend, CtKey, Frontend, FrontendKey, NodeConfig, PacketCounter,
     Reason, ServiceCounter, backend_flags,
-    conntrack::BUCKET_SLOTS,
+    conntrack::{BUCKET_SLOTS, buckets_in},
     schema::{Kind, MMAPABLE, Owner},
 };
 use serde::Serialize;
@@ -243,7 +243,7 @@ impl Views {
                 },
                 used: self.used(*table, &map)?,
                 entries: match conntrack::TABLES.contains(table) {
-                    true => map.info().max_entries * BUCKET_SLOTS,
+                    true => buckets_in(map.info().max_entries) * BUCKET_SLOTS,
                     false => map.info().max_entries,
                 },
                 bytes: map.memory().map_err(fail)?,

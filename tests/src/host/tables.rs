@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     Addr, Affinity, AffinityKey, Backend, Be32, CtEntry, CtKey, Frontend, FrontendKey, NodeConfig,
-    PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey,
+    PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey, conntrack::elements,
 };
 use lb_datapath::{
     Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, Words, host, table,
@@ -95,7 +95,7 @@ impl MemTables {
 /// An empty table of so many buckets.
 #[must_use]
 pub fn empty<F: Family>(buckets: u32) -> Vec<AtomicU64> {
-    let words = host::bucket_words::<F>() * buckets as usize;
+    let words = F::BUCKET_WORDS * elements(buckets) as usize;
     std::iter::repeat_with(AtomicU64::default)
         .take(words)
         .collect()
@@ -234,12 +234,12 @@ macro_rules! conntrack {
             fn seed(&self) -> u64 {
                 0
             }
-            fn bucket(&self, index: u32) -> Option<Counted<'a>> {
+            fn element(&self, index: u32) -> Option<Counted<'a>> {
                 let table = host::Table {
                     words: &self.$map,
                     seed: 0,
                 };
-                let words = Buckets::<$family>::bucket(&table, index)?;
+                let words = Buckets::<$family>::element(&table, index)?;
                 let writes = &self.writes;
                 Some(Counted { words, writes })
             }

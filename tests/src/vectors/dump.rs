@@ -8,9 +8,9 @@ use std::{
 
 use lb_common::{
     Addr, Affinity, AffinityKey, Be16, CtEntry, CtEntry6, CtKey, CtKey6, PacketCounter, Reason,
-    ServiceCounter, ct_flags,
+    ServiceCounter, conntrack::buckets_in, ct_flags,
 };
-use lb_datapath::{V4, V6, host::bucket_words, table};
+use lb_datapath::{Family, V4, V6, table};
 
 /// One direction of a flow: the tuple of its packets, and what they are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,13 +97,13 @@ fn socket(addr: Addr, port: Be16) -> SocketAddr {
 impl State {
     /// Adds the live entries of both tables.
     pub fn conntrack(&mut self, now: u32, ct4: &[AtomicU64], ct6: &[AtomicU64]) {
-        for bucket in ct4.chunks_exact(bucket_words::<V4>()) {
+        for bucket in buckets::<V4>(ct4) {
             for (_, slot) in table::entries::<V4, _>(bucket, now) {
                 let key = wide_key(&slot.key, Addr::v4);
                 self.entry(now, &key, &convert(&slot.entry, Addr::v4));
             }
         }
-        for bucket in ct6.chunks_exact(bucket_words::<V6>()) {
+        for bucket in buckets::<V6>(ct6) {
             for (_, slot) in table::entries::<V6, _>(bucket, now) {
                 self.entry(now, &slot.key, &slot.entry);
             }
@@ -169,6 +169,13 @@ impl State {
         self.rest.sort_unstable();
         self
     }
+}
+
+/// The buckets of a table, without their heads.
+fn buckets<F: Family>(words: &[AtomicU64]) -> impl Iterator<Item = &[AtomicU64]> {
+    let elements = words.len() / F::BUCKET_WORDS;
+    let count = buckets_in(elements as u32) as usize;
+    words.chunks_exact(F::BUCKET_WORDS).take(count)
 }
 
 /// A key of either family in wide addresses.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::{
     Addr, Affinity, AffinityKey, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
-    conntrack::bucket_words,
+    conntrack::HEAD_LOCK,
 };
 use lb_datapath::{Family, Insert, V4, V6, host};
 
@@ -119,9 +119,10 @@ impl World {
         );
         if let Some(age) = self.locked {
             let lock = 1 << 32 | u64::from(now.wrapping_sub(age));
-            for words in [&tables.0, &tables.1] {
-                words[bucket_words::LOCK].store(lock, Ordering::Relaxed);
-            }
+            // The head of the first bucket lies behind the last one.
+            let lock_of = |words: usize| buckets as usize * words + HEAD_LOCK;
+            tables.0[lock_of(V4::BUCKET_WORDS)].store(lock, Ordering::Relaxed);
+            tables.1[lock_of(V6::BUCKET_WORDS)].store(lock, Ordering::Relaxed);
         }
         tables
     }

@@ -15,7 +15,10 @@ use aya::{
 use bytemuck::{bytes_of, pod_read_unaligned};
 use lb_common::{
     Affinity, AffinityKey, Backend, CtBucket4, CtBucket6, Frontend, FrontendKey, NodeConfig,
-    PacketCounter, Reason, ServiceCounter, conntrack::BUCKET_SLOTS, ct_flags, schema::name,
+    PacketCounter, Reason, ServiceCounter,
+    conntrack::{BUCKET_SLOTS, elements},
+    ct_flags,
+    schema::name,
 };
 use lb_datapath::{Family as _, V4, table};
 
@@ -42,8 +45,8 @@ pub fn load() -> Result<Ebpf> {
         .map_max_entries(name::lb_backends_v1, CAPACITY.backends)
         .map_max_entries(name::lb_slots_v1, CAPACITY.slots)
         .map_max_entries(name::lb_ranges_v1, 1024)
-        .map_max_entries(name::lb_ct4_v1, CAPACITY.conntrack)
-        .map_max_entries(name::lb_ct6_v1, CAPACITY.conntrack)
+        .map_max_entries(name::lb_ct4_v1, elements(CAPACITY.conntrack))
+        .map_max_entries(name::lb_ct6_v1, elements(CAPACITY.conntrack))
         .map_max_entries(name::lb_affinity_v1, 1024)
         .map_max_entries(name::lb_sock_nat_v1, 1024)
         .map_max_entries(name::lb_svc_ctr_v1, CAPACITY.services)
