@@ -69,6 +69,23 @@ fn the_capabilities_that_the_message_names_suffice() {
     c.node.host().dial(GOOD, How::Tcp, 3).well().unwrap();
 }
 
+/// What a container mounts goes with it, and the pins too: a restart would leave the node
+/// unserved.
+#[test]
+fn in_a_pod_a_bpffs_is_not_mounted() {
+    let mut c = cluster();
+    c.node.unmount_bpffs();
+    let mut command = Command::new(beside("bascule"));
+    command
+        .args(Agent::arguments(&c.node))
+        .arg("--source")
+        .arg(c.node.manifests())
+        .env("KUBERNETES_SERVICE_HOST", "10.97.0.1");
+    let mut agent = Agent::spawn(&c.node, command, c.node.path("pod.log"));
+    assert_eq!(agent.ended().code(), Some(1));
+    agent.says(&["not a bpffs", "mount it with: mount -t bpf bpf"]);
+}
+
 #[test]
 fn a_bpffs_that_is_not_mounted_is_mounted() {
     let mut c = cluster();

@@ -3,6 +3,7 @@
 //! before they take the place of others.
 
 use std::{
+    env,
     ffi::CString,
     fs, io,
     os::unix::ffi::OsStrExt as _,
@@ -13,6 +14,9 @@ use super::{error::Error, map::BpfMap, sys, table::Table};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// A variable that every container of a pod has: what it mounts is its own, and
+/// not the node's.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 /// `CGROUP2_SUPER_MAGIC`.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -209,6 +213,11 @@ pub fn mount_bpffs(path: &Path) -> Result<bool, Error> {
     let kind = fs_type(path).map_err(|error| fail(error.to_string()))?;
     if kind == BPF_FS_MAGIC {
         return Ok(false);
+    }
+    if env::var_os(IN_A_POD).is_some() {
+        return Err(fail(
+            "not a bpffs, and one that a pod mounts goes with it".to_owned(),
+        ));
     }
     let target = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| fail("its name contains a NUL byte".to_owned()))?;
