@@ -47,7 +47,7 @@ pub fn select<T: Maps, R: Run>(
         });
     }
     if frontend.affinity == 0 {
-        return by_hash(t, run, frontend, client.hash);
+        return by_hash(t, run, frontend, client.hash, NOBODY);
     }
     let key = AffinityKey {
         client: client.addr,
@@ -55,12 +55,21 @@ pub fn select<T: Maps, R: Run>(
         scope: u32::from(client.scope),
     };
     let now = run.now();
-    let chosen = match bound(t, frontend, &key, now) {
+    let mut left = NOBODY;
+    let mut chosen = None;
+    if let Some(binding) = t.affinity(&key) {
+        if has_ended(frontend, &binding, now) {
+            left = binding.backend;
+        } else {
+            chosen = live(t, binding.backend);
+        }
+    }
+    let chosen = match chosen {
         Some(found) => {
             run.step(Step::Affinity(found.0));
             found
         }
-        None => by_hash(t, run, frontend, client.hash)?,
+        None => by_hash(t, run, frontend, client.hash, left)?,
     };
     if !R::DRY {
         let value = Affinity {
@@ -72,38 +81,43 @@ pub fn select<T: Maps, R: Run>(
     Ok(chosen)
 }
 
-/// The live backend that a client is bound to, unless the binding has timed out.
+/// Whether a client's binding has timed out.
 #[inline(always)]
-fn bound<T: Maps>(
-    t: &T,
-    frontend: &Frontend,
-    key: &AffinityKey,
-    now: u32,
-) -> Option<(u32, Backend)> {
-    let affinity = t.affinity(key)?;
-    let idle_ns =
-        u64::from(now.wrapping_sub(affinity.last_use)) << lb_common::conntrack::TICK_SHIFT;
-    if idle_ns > u64::from(frontend.affinity) * 1_000_000_000 {
-        return None;
-    }
-    live(t, affinity.backend)
+fn has_ended(frontend: &Frontend, binding: &Affinity, now: u32) -> bool {
+    let idle = u64::from(now.wrapping_sub(binding.last_use));
+    idle << lb_common::conntrack::TICK_SHIFT > u64::from(frontend.affinity) * 1_000_000_000
 }
 
+/// The id of no backend.
+const NOBODY: u32 = 0;
+/// Slots that are looked at for another backend than one.
+const OTHER_SLOTS: u32 = 16;
+
+/// The backend that a hash names in the frontend's table. Where a binding to it has
+/// timed out, the next one in the table: the client would otherwise be bound to it
+/// for ever, and Kubernetes' conformance tests want it to be let go.
 #[inline(always)]
 fn by_hash<T: Maps, R: Run>(
     t: &T,
     run: &R,
     frontend: &Frontend,
     hash: u32,
+    left: u32,
 ) -> Result<(u32, Backend), Reason> {
-    let id = if frontend.len == 1 {
-        frontend.slots
-    } else {
-        let slot = hash::slot(hash, frontend.len);
+    let mut id = frontend.slots;
+    if frontend.len > 1 {
+        let mut slot = hash::slot(hash, frontend.len);
+        for _ in 0..OTHER_SLOTS {
+            id = t
+                .slot(frontend.slots.wrapping_add(slot))
+                .ok_or(Reason::BackendMissing)?;
+            if left == NOBODY || id != left {
+                break;
+            }
+            slot = if slot + 1 < frontend.len { slot + 1 } else { 0 };
+        }
         run.step(Step::Slot(slot));
-        t.slot(frontend.slots.wrapping_add(slot))
-            .ok_or(Reason::BackendMissing)?
-    };
+    }
     let found = live(t, id).ok_or(Reason::BackendMissing)?;
     run.step(Step::Backend(id));
     Ok(found)

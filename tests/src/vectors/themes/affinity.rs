@@ -26,6 +26,8 @@ pub(super) fn vectors() -> Vec<Vector> {
         all.push(bound(Scene::outside(family, TCP, 1), 98, true));
         all.push(bound(Scene::outside(family, TCP, 1), 103, false));
         all.push(bound(Scene::outside(family, TCP, 1), 1_000_000, false));
+        all.push(let_go(Scene::outside(family, TCP, 1)));
+        all.push(let_go(Scene::from_pod(family, TCP, 1)));
         all.push(dead(family));
         all.push(never_there(family));
         all.push(other_scope(family));
@@ -106,6 +108,20 @@ fn bound(scene: Scene, ticks: u32, holds: bool) -> Vector {
     let title = format!("{}, bound {ticks} ticks ago", scene.title());
     let id = if holds { other } else { by_address(&scene) };
     goes_to(Vector::new(THEME, title, world), &scene, id)
+}
+
+/// A client whose binding to the backend of its hash has timed out is let go: it gets
+/// the next other backend of the table.
+fn let_go(scene: Scene) -> Vector {
+    let old = by_address(&scene);
+    let client = (scene.client.ip(), scope_of(&scene));
+    let world = world(&scene).bound(client, 1, old, 150);
+    let (from, front) = ((scene.client.ip(), 0), (scene.front.ip(), 0));
+    let slot = reference::slot(reference::flow(from, front, scene.proto), 7) as usize;
+    let mut turned = TABLE.iter().cycle().skip(slot);
+    let next = *turned.find(|id| **id != old).expect("three backends");
+    let title = format!("{}, let go by the backend of its hash", scene.title());
+    goes_to(Vector::new(THEME, title, world), &scene, next)
 }
 
 fn dead(family: Family) -> Vector {
