@@ -21,7 +21,7 @@ mod insert;
 use lb_common::{
     CtEntry, CtKey, CtSlot,
     conntrack::{BUCKET_SLOTS, ELEMENT_HEADS, HEAD_WORDS, NEWS_TICKS},
-    ct_flags::{FIN, LIVE, PEER_SHIFT, RST, SEEN, SIGHTS},
+    ct_flags::{FIN, LEFT, LIVE, PEER_SHIFT, RST, SEEN, SIGHTS},
     hash,
 };
 
@@ -304,18 +304,41 @@ fn with_seen(times: u64, now: u32) -> u64 {
     times & 0xffff_ffff | u64::from(now) << 32
 }
 
-/// Tells the other direction of a flow what was seen, in the high half of `news`,
-/// and when, in the low half.
+/// Sets or takes back [`LEFT`] of a flow, in both directions; `key` is that of one.
+#[inline(never)]
+pub fn leave<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>, left: bool) {
+    let Some(slot) = find::<F, T>(t, key) else {
+        return;
+    };
+    let bit = u64::from(LEFT) << 32;
+    let change = |slot: T::Bucket| match left {
+        true => slot.set(At::<F>::FLAGS, bit),
+        false => slot.keep(At::<F>::FLAGS, !bit),
+    };
+    change(slot);
+    let hit = read::<F, _>(slot, slot.load(At::<F>::FLAGS));
+    if let Some(slot) = find::<F, T>(t, &peer_key(&hit, key.proto)) {
+        change(slot);
+    }
+}
+
+/// The key of the other direction of a flow.
 #[inline(always)]
-pub fn tell<F: Family, T: Buckets<F>>(t: &T, hit: &Hit<F::Addr>, proto: u32, news: u64) {
-    let key = CtKey {
+fn peer_key<A: Copy>(hit: &Hit<A>, proto: u32) -> CtKey<A> {
+    CtKey {
         src: hit.dst,
         dst: hit.src,
         sport: hit.dport,
         dport: hit.sport,
         proto,
-    };
-    let Some(slot) = find::<F, T>(t, &key) else {
+    }
+}
+
+/// Tells the other direction of a flow what was seen, in the high half of `news`,
+/// and when, in the low half.
+#[inline(always)]
+pub fn tell<F: Family, T: Buckets<F>>(t: &T, hit: &Hit<F::Addr>, proto: u32, news: u64) {
+    let Some(slot) = find::<F, T>(t, &peer_key(hit, proto)) else {
         return;
     };
     if flags_of(slot.load(At::<F>::FLAGS)) & LIVE == 0 {

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Addr, AffinityKey, Backend, Be16, Be32, CtEntry6, CtKey6, Frontend, FrontendKey, NodeConfig,
-    RangeKey, backend_flags, ct_flags, frontend_flags, scope,
+    RangeKey, backend_flags, conntrack::NEWS_TICKS, ct_flags, frontend_flags, scope,
 };
 
 use super::{
@@ -270,8 +270,13 @@ impl World {
 
     /// With the two entries of a flow, touched so many ticks ago, and with flags
     /// of the forward and of the reply direction.
+    ///
+    /// # Panics
+    /// Whether a packet makes an entry tell the other that it is alive depends, at such
+    /// an age, on the time.
     #[must_use]
     pub fn flow(mut self, flow: &Flow, age: u32, flags: (u32, u32)) -> Self {
+        assert!(age <= 1 || age > NEWS_TICKS, "an age of {age} ticks");
         let mut seeds = [
             flow.forward_seed(age, flags.0),
             flow.reply_seed(age, flags.1),

@@ -2,7 +2,7 @@
 
 use lb_common::{Reason, ct_flags};
 
-use super::scene::{PROTOS, Scene, TCP, name};
+use super::scene::{PROTOS, Scene, TCP, UDP, name};
 use crate::vectors::{
     frame::{flag, tcp},
     net::{FAMILIES, Family, NODE_A, UP0, at},
@@ -24,6 +24,7 @@ pub(super) fn vectors() -> Vec<Vector> {
         for end in [(ct_flags::FIN, ct_flags::FIN), (ct_flags::RST, 0)] {
             all.push(backend_dialled_from_the_same_port(family, end));
         }
+        all.push(backend_asked_from_the_same_port(family));
         for proto in PROTOS {
             all.push(full(Scene::outside(family, proto, 1)));
             all.push(full(Scene::outside(family, proto, 2)));
@@ -52,7 +53,7 @@ fn port_again(scene: Scene, end: u32) -> Vector {
     };
     let world = scene
         .world()
-        .flow(&old.flow().ids(1, 9), 5, ended(&scene, end));
+        .flow(&old.flow().ids(1, 9), 10, ended(&scene, end));
     let input = scene.first();
     let what = if end == ct_flags::FIN {
         "closed"
@@ -82,7 +83,7 @@ fn snat_port_again(family: Family, end: u32) -> Vector {
     let scene = Scene::outside(family, TCP, 2);
     let world = scene.world();
     let (flow, source) = scene.snat(&world);
-    let world = world.flow(&flow, 5, ended(&scene, end));
+    let world = world.flow(&flow, 10, ended(&scene, end));
     let input = scene.first();
     let output = input
         .clone()
@@ -113,7 +114,7 @@ fn data_after_the_end(family: Family) -> Vector {
     let scene = Scene::outside(family, TCP, 1);
     let flow = scene.flow();
     let flags = ended(&scene, ct_flags::FIN);
-    let world = scene.world().flow(&flow, 5, flags);
+    let world = scene.world().flow(&flow, 10, flags);
     let input = scene.later();
     Vector::new(THEME, format!("{family}, data after the end"), world)
         .packet(
@@ -130,7 +131,7 @@ fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector
     let scene = Scene::from_pod(family, TCP, 1);
     let flow = scene.flow();
     let flags = (scene.going() | end.0, scene.going() | end.1);
-    let world = scene.world().flow(&flow, 5, flags);
+    let world = scene.world().flow(&flow, 10, flags);
     let answer = tcp(scene.backend, scene.client, flag::SYN | flag::ACK);
     let data = tcp(scene.backend, scene.client, flag::ACK).payload(b"hello");
     let what = if end.1 == 0 { "reset" } else { "closed" };
@@ -145,6 +146,31 @@ fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector
         flow.forward(flags.0, 1),
         flow.reply(flags.1 | ct_flags::SYN | ct_flags::SEEN | ct_flags::LEFT, 3),
     ])
+}
+
+/// A client of UDP that asks a frontend, and its backend directly, and the frontend
+/// again, from one socket: each answer comes from where it asked last.
+fn backend_asked_from_the_same_port(family: Family) -> Vector {
+    let scene = Scene::from_pod(family, UDP, 1);
+    let flow = scene.flow();
+    let going = scene.going();
+    let world = scene.world().flow(&flow, 10, (going, going));
+    let direct = scene.later().to(scene.backend);
+    let (input, answer) = (scene.later(), scene.answer(scene.client));
+    let title = format!("{family}, the backend is asked too");
+    Vector::new(THEME, title, world)
+        .packet(At::Pod, &direct, untouched(&direct.build()))
+        .packet(At::ToPod, &answer, untouched(&answer.build()))
+        .packet(
+            At::Pod,
+            &input,
+            pass(Reason::Established, &input.clone().to(scene.backend)),
+        )
+        .packet(
+            At::ToPod,
+            &answer,
+            pass(Reason::Reply, &answer.clone().from(scene.front)),
+        )
 }
 
 fn full(scene: Scene) -> Vector {

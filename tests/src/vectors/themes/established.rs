@@ -103,7 +103,7 @@ fn backend_speaks_for_itself(family: Family, proto: u8) -> Vector {
     let own = at(scene.backend.ip(), 33333);
     let input = later(proto, own, scene.client);
     let name = format!("{family} {}, a backend's own flow", name(proto));
-    let world = scene.world().flow(&scene.flow(), 5, (scene.going(), 0));
+    let world = scene.world().flow(&scene.flow(), 10, (scene.going(), 0));
     Vector::new(THEME, name, world)
         .packet(At::ToPod, &input, untouched(&input.build()))
         .conntrack([

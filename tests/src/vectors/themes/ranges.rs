@@ -131,7 +131,7 @@ fn pod_outside(family: Family) -> Vector {
 fn established(family: Family) -> Vector {
     let scene = Scene::outside(family, TCP, 1);
     let flow = scene.flow();
-    let world = guarded(&scene).flow(&flow, 3, (scene.going(), 0));
+    let world = guarded(&scene).flow(&flow, 10, (scene.going(), 0));
     let input = scene.later();
     Vector::new(THEME, format!("{family}, an established flow"), world).packet(
         scene.at,
