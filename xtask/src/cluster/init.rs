@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::cgroup::{self, Hierarchy};
 use super::topology::Node;
@@ -16,8 +16,12 @@ pub(crate) const READY: &str = "ready";
 /// Becomes the first process of a node; never returns but for an error.
 ///
 /// # Errors
-/// A mount failed.
+/// A mount failed; or this is no first process, whose mounts would be the machine's.
 pub(crate) fn run(number: u8) -> Result<()> {
+    ensure!(
+        std::process::id() == 1,
+        "this is for the first process of a node only: `cargo xtask cluster up` starts it"
+    );
     let node = Node(number);
     let hierarchies = cgroup::hierarchies()?;
     mounts(node, &hierarchies)?;
@@ -135,4 +139,13 @@ fn call(
     }
     Err(std::io::Error::last_os_error())
         .with_context(|| format!("cannot mount {place} of the node"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_of_the_machine_mounts_nothing() {
+        let error = super::run(1).unwrap_err().to_string();
+        assert!(error.contains("first process of a node only"), "{error}");
+    }
 }
