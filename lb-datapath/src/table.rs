@@ -106,16 +106,24 @@ fn flags_of(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// Hash of a key, in which the seed decides over every bit.
+/// Odd constants of the words of a key: digits of the golden ratio, and of MurmurHash3.
+const FACTORS: [u64; 5] = [
+    hash::K1,
+    hash::K2,
+    0x9e37_79b9_7f4a_7c15,
+    0xd6e8_feb8_6659_fd93,
+    0xbf58_476d_1ce4_e5b9,
+];
+
+/// Hash of a key: a sum of products, all of which a CPU computes at once. Its upper
+/// half is well mixed; the lower one is so by the exclusive or.
 #[inline(always)]
 fn hash_of(seed: u64, key: &[u64]) -> u64 {
-    let mut h = seed;
-    for word in key {
-        h = (h ^ word).wrapping_mul(hash::K1);
-        h ^= h >> 32;
+    let mut h = 0u64;
+    for (word, factor) in key.iter().zip(FACTORS) {
+        h = h.wrapping_add((seed ^ word).wrapping_mul(factor));
     }
-    h = h.wrapping_mul(hash::K2);
-    h ^ (h >> 29)
+    h ^ (h >> 32)
 }
 
 /// Index of a key's bucket.
