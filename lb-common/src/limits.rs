@@ -7,7 +7,7 @@ pub const FRONTENDS: u32 = 262_144;
 pub const BACKENDS: u32 = 262_144;
 /// Services (service ports), and their counters.
 pub const SERVICES: u32 = 65_536;
-/// Slots of all maglev tables together: 64 MiB.
+/// Slots of all maglev tables together, 4 bytes each: 64 MiB.
 pub const SLOTS: u32 = 16_777_216;
 /// Prefixes of all services' source ranges.
 pub const RANGES: u32 = 65_536;

@@ -10,6 +10,10 @@ pub enum Kind {
     LruHash,
     /// `BPF_MAP_TYPE_ARRAY`.
     Array,
+    /// `BPF_MAP_TYPE_ARRAY` whose elements hold [`PACK`] values each: the kernel
+    /// rounds an element up to 8 bytes (`array_map_alloc`), which would double
+    /// values of 4.
+    Packed,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpuArray,
     /// `BPF_MAP_TYPE_LPM_TRIE`.
@@ -30,6 +34,9 @@ pub const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`: the agent reads and writes the array as memory.
 pub const MMAPABLE: u32 = 1 << 10;
 
+/// Values of an element of [`Kind::Packed`]: 64 bytes of `u32`, a cache line.
+pub const PACK: u32 = 16;
+
 /// One map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MapDef {
@@ -41,7 +48,7 @@ pub struct MapDef {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// Entries by default.
+    /// Values by default; the kernel's map has [`Self::elements`] for them.
     pub max_entries: u32,
     /// Flags of `BPF_MAP_CREATE`.
     pub flags: u32,
@@ -49,6 +56,32 @@ pub struct MapDef {
     pub owner: Owner,
     /// What it holds.
     pub doc: &'static str,
+}
+
+impl MapDef {
+    /// Values that an element of the kernel's map holds.
+    const fn pack(&self) -> u32 {
+        match self.kind {
+            Kind::Packed => PACK,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of an element of the kernel's map.
+    pub const fn element_size(&self) -> u32 {
+        self.value_size * self.pack()
+    }
+
+    /// Elements of the kernel's map that hold at least so many values.
+    pub const fn elements(&self, values: u32) -> u32 {
+        values.div_ceil(self.pack())
+    }
+
+    /// Values that so many elements of the kernel's map hold; `u32::MAX` if they
+    /// are more, as no index goes beyond.
+    pub const fn values(&self, elements: u32) -> u32 {
+        elements.saturating_mul(self.pack())
+    }
 }
 
 /// Calls `$callback!` with the table of maps, a row each:
@@ -61,7 +94,7 @@ macro_rules! for_each_map {
                 $crate::schema::NO_PREALLOC, Agent, "frontend to service and maglev table";
             lb_backends_v1: Array<u32, $crate::Backend>[$crate::limits::BACKENDS]
                 $crate::schema::MMAPABLE, Agent, "backend id to address and port";
-            lb_slots_v1: Array<u32, u32>[$crate::limits::SLOTS]
+            lb_slots_v1: Packed<u32, u32>[$crate::limits::SLOTS]
                 $crate::schema::MMAPABLE, Agent, "slots of all maglev tables: backend ids";
             lb_ranges_v1: LpmTrie<$crate::RangeKey, u32>[$crate::limits::RANGES]
                 $crate::schema::NO_PREALLOC, Agent, "source ranges: (service id, CIDR)";
@@ -115,6 +148,32 @@ const _: () = {
     while i < MAPS.len() {
         // BPF_OBJ_NAME_LEN is 16, its NUL included.
         assert!(MAPS[i].name.len() <= 15);
+        // What is mapped is a flat row of values: the kernel pads nothing.
+        assert!(MAPS[i].flags & MMAPABLE == 0 || MAPS[i].element_size().is_multiple_of(8));
         i += 1;
     }
 };
+
+#[cfg(test)]
+mod tests {
+    use super::{MAPS, MapDef, name};
+
+    fn map(name: &str) -> &'static MapDef {
+        MAPS.iter().find(|def| def.name == name).unwrap()
+    }
+
+    #[test]
+    fn sixteen_slots_are_an_element_and_every_other_value_is_one() {
+        let slots = map(name::lb_slots_v1);
+        assert_eq!(slots.element_size(), 64);
+        let sizes = [0, 1, 16, 17, 16_777_216, u32::MAX];
+        assert_eq!(
+            sizes.map(|n| slots.elements(n)),
+            [0, 1, 1, 2, 1_048_576, 1 << 28]
+        );
+        assert_eq!([1, 2, 1 << 28].map(|n| slots.values(n)), [16, 32, u32::MAX]);
+        let backends = map(name::lb_backends_v1);
+        assert_eq!(backends.element_size(), backends.value_size);
+        assert_eq!((backends.elements(17), backends.values(17)), (17, 17));
+    }
+}

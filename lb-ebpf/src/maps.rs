@@ -10,7 +10,9 @@ use bytemuck::Pod;
 use lb_common::{
     Addr, Affinity, AffinityKey, Backend, CtEntry4, CtEntry6, CtKey4, CtKey6, Frontend,
     FrontendKey, NodeConfig, PacketCounter, RangeKey, Reason, ServiceCounter, SockNat, SockNatKey,
-    conntrack::{BUCKET_SLOTS, buckets}, for_each_map, limits, schema,
+    conntrack::{BUCKET_SLOTS, buckets},
+    for_each_map, limits,
+    schema::{self, PACK},
 };
 use lb_datapath::{
     Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, table,
@@ -26,6 +28,7 @@ macro_rules! kind {
     (Hash, $k:ty, $v:ty, $n:expr, $f:expr) => { HashMap<$k, $v, { $n as usize }, { $f as usize }> };
     (LruHash, $k:ty, $v:ty, $n:expr, $f:expr) => { LruHashMap<$k, $v, { $n as usize }, { $f as usize }> };
     (Array, $k:ty, $v:ty, $n:expr, $f:expr) => { Array<$v, { $n as usize }, { $f as usize }> };
+    (Packed, $k:ty, $v:ty, $n:expr, $f:expr) => { Array<[$v; PACK as usize], { $n.div_ceil(PACK) as usize }, { $f as usize }> };
     (PerCpuArray, $k:ty, $v:ty, $n:expr, $f:expr) => { PerCpuArray<$v, { $n as usize }, { $f as usize }> };
     (LpmTrie, $k:ty, $v:ty, $n:expr, $f:expr) => { LpmTrie<RangeData, $v, { $n as usize }, { $f as usize }> };
 }
@@ -106,7 +109,8 @@ impl Maps for KernelMaps {
     }
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<u32> {
-        lb_slots_v1.get(index).copied()
+        let packed = lb_slots_v1.get(index / PACK)?;
+        packed.get((index % PACK) as usize).copied()
     }
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<Backend> {

@@ -2,19 +2,24 @@
 //! plan_scale [SERVICES [ENDPOINTS]]`, by default 10,000 services with 10
 //! endpoints each. Wall-clock times of one core; memory as the kernel counts it.
 
-use std::{collections::HashMap, env, fs, net::Ipv4Addr, sync::Arc, time::Instant};
+mod scale;
+
+use std::{collections::HashMap, env, fs, time::Instant};
 
 use lb_common::{Backend, Frontend, FrontendKey};
-use lb_plan::{Actual, Limits, Planner, maglev, model::*, op::Op, plan_service};
+use lb_plan::{
+    Actual, Limits, Planner,
+    model::{EndpointSlice, Service},
+    op::Op,
+    plan_service,
+};
 
 fn main() {
     let mut args = env::args().skip(1).map(|a| a.parse().expect("a number"));
     let services: u32 = args.next().unwrap_or(10_000);
     let endpoints: u32 = args.next().unwrap_or(10);
-    let node = node();
-    let input: Vec<_> = (0..services)
-        .map(|i| (service(i), slice(i, endpoints, 0)))
-        .collect();
+    let node = scale::view();
+    let input = scale::cluster(services, endpoints);
     let before = resident();
 
     let start = Instant::now();
@@ -56,11 +61,10 @@ fn main() {
 
 /// What one endpoint's change costs, its new table included.
 fn one_change(planner: &mut Planner, input: &[(Service, EndpointSlice)], endpoints: u32) {
-    let (node, services) = (node(), input.len() as u32);
+    let (node, services) = (scale::view(), input.len() as u32);
     let mut times: Vec<_> = (0..1000u32)
         .map(|n| {
-            let i = n.wrapping_mul(7919) % services;
-            let changed = slice(i, endpoints, n + 1);
+            let (i, changed) = scale::change(n, services, endpoints);
             let start = Instant::now();
             planner.upsert(plan_service(&input[i as usize].0, &[&changed], &node));
             let batch = planner.take_batch();
@@ -78,34 +82,15 @@ fn one_change(planner: &mut Planner, input: &[(Service, EndpointSlice)], endpoin
 }
 
 fn maglev_table(backends: u32) {
-    let members: Vec<_> = (0..backends)
-        .map(|i| maglev::Member {
-            addr: std::net::IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + i)).into(),
-            port: lb_common::Be16::new(8080),
-            proto: 6,
-            weight: 1,
-            id: i + 1,
-        })
-        .collect();
-    let size = maglev::table_size(members.len()).expect("within the largest table");
-    let mut times: Vec<_> = (0..20)
-        .map(|_| {
-            let start = Instant::now();
-            let table = maglev::build(&maglev::eligible(&members), size);
-            assert_eq!(table.len(), size as usize);
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    println!(
-        "maglev table of {backends} backends, {size} slots: median {:?}, max {:?}",
-        times[10], times[19]
-    );
+    let mut built: Vec<_> = (0..20).map(|_| scale::maglev_table(backends)).collect();
+    built.sort_unstable();
+    let ((size, median), (_, max)) = (built[10], built[19]);
+    println!("maglev table of {backends} backends, {size} slots: median {median:?}, max {max:?}");
 }
 
 /// What it costs to start from full maps: nothing must be written.
 fn restart(input: &[(Service, EndpointSlice)]) {
-    let node = node();
+    let node = scale::view();
     let plans = || input.iter().map(|(s, e)| plan_service(s, &[e], &node));
     let mut planner = Planner::new(Limits::default());
     plans().for_each(|plan| planner.upsert(plan));
@@ -162,76 +147,4 @@ fn resident() -> u64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     line.and_then(|l| l.trim().split(' ').next()?.parse().ok())
         .unwrap_or(0)
-}
-
-fn key(i: u32) -> ServiceKey {
-    ServiceKey {
-        namespace: format!("ns-{}", i % 100).into(),
-        name: format!("service-{i}").into(),
-    }
-}
-
-fn service(i: u32) -> Service {
-    Service {
-        key: key(i),
-        kind: ServiceType::ClusterIp,
-        cluster_ips: vec![Ipv4Addr::from_bits(0x0a60_0000 + i + 1).into()],
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: 0,
-        }],
-        affinity_seconds: None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        source_ranges: Vec::new(),
-        health_check_node_port: 0,
-        publish_not_ready: false,
-        traffic_distribution: None,
-        topology_mode: None,
-        proxy_name: None,
-    }
-}
-
-/// The slice of a service; the last endpoint's address differs by `variant`.
-fn slice(i: u32, endpoints: u32, variant: u32) -> EndpointSlice {
-    let node: Arc<str> = "node-1".into();
-    let endpoint = |n: u32| {
-        let own = if n + 1 == endpoints { variant << 20 } else { 0 };
-        Endpoint {
-            addresses: vec![Ipv4Addr::from_bits(0x0b00_0000 + i * endpoints + n + own).into()],
-            ready: Some(true),
-            serving: Some(true),
-            terminating: Some(false),
-            node: Some(node.clone()),
-            zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
-            weight: 1,
-        }
-    };
-    EndpointSlice {
-        name: format!("service-{i}-abcde").into(),
-        service: key(i),
-        endpoints: (0..endpoints).map(endpoint).collect(),
-        ports: vec![EndpointPort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-    }
-}
-
-fn node() -> NodeView {
-    let address = Ipv4Addr::new(192, 168, 0, 1).into();
-    NodeView {
-        name: "node-0".into(),
-        primary: vec![address],
-        addresses: vec![address],
-        ipv4: true,
-        ..NodeView::default()
-    }
 }

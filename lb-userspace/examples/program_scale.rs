@@ -5,6 +5,9 @@
 //!
 //! A line of JSON for each sample: `{"case": …, "unit": …, "value": …}`.
 
+#[path = "../../lb-plan/examples/scale/mod.rs"]
+mod scale;
+
 use std::{
     env,
     net::Ipv4Addr,
@@ -12,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_plan::{Limits, ServicePlan, maglev, model::*, plan_service};
+use lb_plan::{
+    Limits, ServicePlan,
+    model::{EndpointSlice, NodePortAddresses},
+    plan_service,
+};
 use lb_userspace::{
     agent::{Core, Dataplane, Input, Setup, Shared, kernel},
     bpf,
@@ -21,8 +28,6 @@ use lb_userspace::{
     node,
 };
 
-/// Name of the node that the agent runs on; no endpoint is here.
-const NODE: &str = "node-0";
 /// Changes of a repetition.
 const CHANGES: u32 = 1000;
 
@@ -43,7 +48,8 @@ fn main() -> anyhow::Result<()> {
         std::fs::remove_dir_all(dir.join("bascule"))?;
         changes(&dir, services, endpoints)?;
         std::fs::remove_dir_all(&dir)?;
-        maglev_table(1000);
+        let (_, took) = scale::maglev_table(1000);
+        tell("maglev table of 1,000 backends", "ms", milliseconds(took));
     }
     Ok(())
 }
@@ -68,10 +74,8 @@ fn settings(bpffs: &Path) -> bpf::Settings {
 /// Planned services to empty maps.
 fn full(bpffs: &Path, services: u32, endpoints: u32) -> anyhow::Result<()> {
     let (mut dataplane, mut planner) = kernel::load(&settings(bpffs), Limits::default())?;
-    let view = view();
-    let input: Vec<_> = (0..services)
-        .map(|i| (service(i), slice(i, endpoints, 0)))
-        .collect();
+    let view = scale::view();
+    let input = scale::cluster(services, endpoints);
     let start = Instant::now();
     let plans: Vec<ServicePlan> = input
         .iter()
@@ -104,7 +108,7 @@ fn changes(bpffs: &Path, services: u32, endpoints: u32) -> anyhow::Result<()> {
         dataplane,
         planner,
         node: node::Settings {
-            name: NODE.into(),
+            name: scale::NODE.into(),
             node_port_addresses: NodePortAddresses::Primary,
             localhost_node_ports: false,
             node_port_range: (30_000, 32_767),
@@ -130,8 +134,7 @@ fn changes(bpffs: &Path, services: u32, endpoints: u32) -> anyhow::Result<()> {
     );
     let mut times = Vec::new();
     for n in 0..CHANGES {
-        let i = n.wrapping_mul(7919) % services;
-        let change = put(slice(i, endpoints, n + 1));
+        let change = put(scale::change(n, services, endpoints).1);
         // As for the agent: a change some time after the one before.
         while core.due() <= Instant::now() {
             core.work(Instant::now());
@@ -152,21 +155,22 @@ fn changes(bpffs: &Path, services: u32, endpoints: u32) -> anyhow::Result<()> {
 
 fn snapshot(services: u32, endpoints: u32) -> impl Iterator<Item = Change> {
     let node = Node {
-        name: NODE.into(),
+        name: scale::NODE.into(),
         internal_ips: vec![Ipv4Addr::new(192, 168, 0, 1).into()],
         ..Node::default()
     };
     let node_key = ObjectKey {
         kind: Kind::Node,
         namespace: "".into(),
-        name: NODE.into(),
+        name: scale::NODE.into(),
     };
     let nodes = [object(node_key, Content::Node(Box::new(node)))];
     let own = (0..services).map(|i| {
-        let key = ObjectKey::service(&key(i));
-        object(key, Content::Service(std::sync::Arc::new(service(i))))
+        let service = scale::service(i);
+        let key = ObjectKey::service(&service.key);
+        object(key, Content::Service(service.into()))
     });
-    let slices = (0..services).map(move |i| put(slice(i, endpoints, 0)));
+    let slices = (0..services).map(move |i| put(scale::slice(i, endpoints, 0)));
     std::iter::once(Change::Begin(Kind::Node))
         .chain(nodes)
         .chain([Change::Done(Kind::Node), Change::Begin(Kind::Service)])
@@ -194,97 +198,4 @@ fn put(slice: EndpointSlice) -> Change {
         name: slice.name.clone(),
     };
     object(key, Content::Slice(std::sync::Arc::new(slice), None))
-}
-
-fn maglev_table(backends: u32) {
-    let members: Vec<_> = (0..backends)
-        .map(|i| maglev::Member {
-            addr: std::net::IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + i)).into(),
-            port: lb_common::Be16::new(8080),
-            proto: lb_common::proto::TCP,
-            weight: 1,
-            id: i + 1,
-        })
-        .collect();
-    let Some(size) = maglev::table_size(members.len()) else {
-        return;
-    };
-    let start = Instant::now();
-    let table = maglev::build(&maglev::eligible(&members), size);
-    let took = milliseconds(start.elapsed());
-    assert_eq!(std::hint::black_box(table).len(), size as usize);
-    tell("maglev table of 1,000 backends", "ms", took);
-}
-
-fn key(i: u32) -> ServiceKey {
-    ServiceKey {
-        namespace: format!("ns-{}", i % 100).into(),
-        name: format!("service-{i}").into(),
-    }
-}
-
-fn service(i: u32) -> Service {
-    Service {
-        key: key(i),
-        kind: ServiceType::ClusterIp,
-        cluster_ips: vec![Ipv4Addr::from_bits(0x0a60_0000 + i + 1).into()],
-        external_ips: Vec::new(),
-        load_balancer: Vec::new(),
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: 0,
-        }],
-        affinity_seconds: None,
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Cluster,
-        source_ranges: Vec::new(),
-        health_check_node_port: 0,
-        publish_not_ready: false,
-        traffic_distribution: None,
-        topology_mode: None,
-        proxy_name: None,
-    }
-}
-
-/// The slice of a service; the last endpoint's address differs by `variant`.
-fn slice(i: u32, endpoints: u32, variant: u32) -> EndpointSlice {
-    let endpoint = |n: u32| {
-        let own = if n + 1 == endpoints { variant << 20 } else { 0 };
-        Endpoint {
-            addresses: vec![
-                Ipv4Addr::from_bits((0x0b00_0000 + i * endpoints + n).wrapping_add(own)).into(),
-            ],
-            ready: Some(true),
-            serving: Some(true),
-            terminating: Some(false),
-            node: Some("node-1".into()),
-            zone: None,
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
-            weight: 1,
-        }
-    };
-    EndpointSlice {
-        name: format!("service-{i}-abcde").into(),
-        service: key(i),
-        endpoints: (0..endpoints).map(endpoint).collect(),
-        ports: vec![EndpointPort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 8080,
-        }],
-    }
-}
-
-fn view() -> NodeView {
-    let address = Ipv4Addr::new(192, 168, 0, 1).into();
-    NodeView {
-        name: NODE.into(),
-        primary: vec![address],
-        addresses: vec![address],
-        ipv4: true,
-        ..NodeView::default()
-    }
 }

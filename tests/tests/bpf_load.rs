@@ -103,15 +103,15 @@ fn a_restart_finds_what_the_agent_before_wrote() {
     let settings = node.settings();
     let (mut first, actual) = node.load(&settings);
     assert!(actual.frontends.is_empty() && actual.backends.is_empty());
-    // The table lies across a page of the array: 8 bytes a slot.
-    let report = first.apply(&service(510));
+    // The table lies across a page of the array: 4 bytes a slot.
+    let report = first.apply(&service(1022));
     assert!(report.is_complete(), "{report:?}");
     let links = first.links().unwrap();
     assert_eq!(links.len(), 8, "{links:?}");
     drop(first);
     let before = Views::open(&settings).unwrap().links().unwrap();
     let (second, actual) = node.load(&settings);
-    check(&actual, 510);
+    check(&actual, 1022);
     assert_eq!(second.links().unwrap(), links);
     // The same links, with new programs behind them.
     let after = Views::open(&settings).unwrap().links().unwrap();
@@ -138,9 +138,12 @@ fn a_resized_map_keeps_what_it_holds() {
     let messages = second.status().messages;
     let told = "lb_frontends_v1 is resized from 1024 to 2048 entries (--max-frontends)";
     assert!(messages.iter().any(|m| m.starts_with(told)), "{messages:?}");
+    let told = "lb_slots_v1 is resized from 65536 to 262144 entries (--max-slots)";
+    assert!(messages.iter().any(|m| m.starts_with(told)), "{messages:?}");
     let dir = node.bpffs.path();
     assert_eq!(max_entries(dir, "lb_frontends_v1"), 2048);
-    assert_eq!(max_entries(dir, "lb_slots_v1"), 262_144);
+    // 16 slots an element.
+    assert_eq!(max_entries(dir, "lb_slots_v1"), 262_144 / 16);
     assert_eq!(max_entries(dir, "lb_backends_v1"), 512);
     // 1,171 buckets of 56, and an element with the heads of every 32 of them.
     assert_eq!(max_entries(dir, "lb_ct4_v1"), 1_171 + 37);
@@ -169,7 +172,7 @@ fn maps_that_do_not_fit_are_filled_before_they_take_over() {
     assert_eq!(actual.backends.len(), 3);
     // Until the switch everything in place is as it was.
     let dir = node.bpffs.path();
-    assert_eq!(max_entries(dir, "lb_slots_v1"), 65_536);
+    assert_eq!(max_entries(dir, "lb_slots_v1"), 65_536 / 16);
     assert_eq!(
         Views::open(&settings).unwrap().frontends().unwrap(),
         [(key(80), frontend(1, 4096, 7))]
@@ -184,7 +187,7 @@ fn maps_that_do_not_fit_are_filled_before_they_take_over() {
     assert!(second.apply(&service(16)).is_complete());
     node.netns.run(|| second.activate()).unwrap().unwrap();
     assert!(!second.must_fill_first());
-    assert_eq!(max_entries(dir, "lb_slots_v1"), 1024);
+    assert_eq!(max_entries(dir, "lb_slots_v1"), 1024 / 16);
     assert_ne!(
         programs(&Views::open(&settings).unwrap().links().unwrap()),
         programs(&before)
@@ -192,6 +195,64 @@ fn maps_that_do_not_fit_are_filled_before_they_take_over() {
     drop(second);
     let (_third, actual) = node.load(&settings);
     check(&actual, 16);
+}
+
+/// What `bascule maps` shows of the slots: entries in use, most of them, bytes.
+fn slots(settings: &Settings) -> (Option<u64>, u32, u64) {
+    let maps = Views::open(settings).unwrap().maps().unwrap();
+    let map = maps.iter().find(|m| m.name == "lb_slots_v1").unwrap();
+    (map.used, map.entries, map.bytes)
+}
+
+#[test]
+fn a_slot_takes_four_bytes() {
+    let node = Node::new("slots").unwrap();
+    let mut settings = node.settings();
+    let (mut first, _) = node.load(&settings);
+    assert!(first.apply(&service(65_536 - 8)).is_complete());
+    // No table goes beyond the last slot.
+    assert!(!first.apply(&service(65_536 - 6)).is_complete());
+    let (used, entries, bytes) = slots(&settings);
+    assert_eq!((used, entries), (Some(7), 65_536));
+    // The kernel adds the page that the map itself lies in.
+    assert!((4 * 65_536..=4 * 65_536 + 4096).contains(&bytes), "{bytes}");
+    drop(first);
+    // A part of an element is a whole one.
+    settings.sizes.slots = 65_521;
+    let (_, actual) = node.load(&settings);
+    check(&actual, 65_536 - 8);
+    assert_eq!(slots(&settings).1, 65_536);
+}
+
+#[test]
+fn slots_of_another_layout_are_made_anew() {
+    let node = Node::new("layout").unwrap();
+    let settings = node.settings();
+    let (mut first, _) = node.load(&settings);
+    assert!(first.apply(&service(10)).is_complete());
+    drop(first);
+    // As they were when every slot was an element.
+    let path = settings.pin_dir().join("lb_slots_v1");
+    fs::remove_file(&path).unwrap();
+    sh(&format!(
+        "bpftool map create {} type array key 4 value 4 entries 65536 name x flags 1024",
+        path.display()
+    ))
+    .unwrap();
+    let error = Views::open(&settings).unwrap().maps().unwrap_err();
+    let told = "the pinned map lb_slots_v1 is of another build (";
+    assert!(error.to_string().starts_with(told), "{error}");
+    let (mut second, actual) = node.load(&settings);
+    assert!(second.must_fill_first() && actual.frontends.is_empty());
+    let messages = second.status().messages;
+    let told = "the pinned lb_slots_v1 is of another build (";
+    assert!(messages.iter().any(|m| m.starts_with(told)), "{messages:?}");
+    assert!(second.apply(&service(20)).is_complete());
+    node.netns.run(|| second.activate()).unwrap().unwrap();
+    assert_eq!(slots(&settings).0, Some(7));
+    drop(second);
+    let (_, actual) = node.load(&settings);
+    check(&actual, 20);
 }
 
 #[test]

@@ -72,8 +72,7 @@ struct KernelSlots {
 
 impl KernelSlots {
     fn new(map: BpfMap) -> Self {
-        let info = map.info();
-        let mapped = Mapped::new(info.value_size as usize, info.max_entries, false);
+        let mapped = Mapped::of(Table::lb_slots_v1, &map, false);
         Self {
             mapped: RefCell::new(mapped),
             map,

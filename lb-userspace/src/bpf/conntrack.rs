@@ -81,19 +81,19 @@ pub(super) fn each(
     mut visit: impl FnMut(&CtSlot<Addr>) -> bool,
 ) -> io::Result<u64> {
     match table {
-        Table::lb_ct6_v1 => walk::<V6>(map, visit),
-        _ => walk::<V4>(map, |slot| visit(&widen(slot))),
+        Table::lb_ct6_v1 => walk::<V6>(table, map, visit),
+        _ => walk::<V4>(table, map, |slot| visit(&widen(slot))),
     }
 }
 
 fn walk<F: Family>(
+    table: Table,
     map: &BpfMap,
     mut visit: impl FnMut(&CtSlot<F::Addr>) -> bool,
 ) -> io::Result<u64> {
-    let info = map.info();
-    let mut mapped = Mapped::new(F::BUCKET_WORDS * 8, info.max_entries, true);
+    let mut mapped = Mapped::of(table, map, true);
     let (now, mut forgotten) = (now(), 0);
-    for index in 0..buckets_in(info.max_entries) {
+    for index in 0..buckets_in(map.info().max_entries) {
         let (window, at, _) = mapped.at(map.fd(), index)?;
         let bucket = window.element(at);
         for (slot, entry) in entries::<F, _>(bucket, now) {
@@ -126,12 +126,12 @@ pub(super) fn carry_over(
     late: bool,
 ) -> io::Result<usize> {
     match table {
-        Table::lb_ct6_v1 => copy::<V6>(old, new, late),
-        _ => copy::<V4>(old, new, late),
+        Table::lb_ct6_v1 => copy::<V6>((table, old), new, late),
+        _ => copy::<V4>((table, old), new, late),
     }
 }
 
-fn copy<F: Family>(old: &BpfMap, new: &BpfMap, late: bool) -> io::Result<usize> {
+fn copy<F: Family>((table, old): (Table, &BpfMap), new: &BpfMap, late: bool) -> io::Result<usize> {
     let bytes = F::BUCKET_WORDS * 8;
     let window = Window::new(new.fd(), bytes, 0, new.info().max_entries, true)?;
     let to = host::Table {
@@ -139,7 +139,7 @@ fn copy<F: Family>(old: &BpfMap, new: &BpfMap, late: bool) -> io::Result<usize> 
         seed: seed()?,
     };
     let mut lost = 0;
-    walk::<F>(old, |slot| {
+    walk::<F>(table, old, |slot| {
         let there = late && peek::<F, _>(&to, &slot.key, now()).is_some();
         if !there && insert::<F, _>(&to, &slot.key, &slot.entry, Insert::Any, now()).is_err() {
             lost += 1;

@@ -66,6 +66,18 @@ pub enum Error {
         /// Its layout in the schema.
         expected: String,
     },
+    /// A pinned map is not as this build lays it out.
+    #[error(
+        "the pinned map {map} is of another build ({found}; expected {expected}): look with that agent's own binary, or restart the agent with this one"
+    )]
+    OtherBuild {
+        /// The map's name.
+        map: &'static str,
+        /// Its layout.
+        found: String,
+        /// Its layout in the schema.
+        expected: String,
+    },
     /// The kernel refused the object as a whole.
     #[error("the eBPF object could not be loaded: {problem}")]
     Object {

@@ -49,7 +49,10 @@ impl FakeStore {
     }
 
     fn is_array(table: Table) -> bool {
-        matches!(table.def().kind, Kind::Array | Kind::PerCpuArray)
+        matches!(
+            table.def().kind,
+            Kind::Array | Kind::Packed | Kind::PerCpuArray
+        )
     }
 
     /// What the kernel answers when a map of this kind has no room:

@@ -62,9 +62,10 @@ impl KernelStore {
             })
             .collect();
         let maps: Vec<BpfMap> = maps.into_iter().map(|(map, _)| map).collect();
-        let windows = maps
+        let windows = Table::ALL
             .iter()
-            .map(|map| Mapped::new(map.info().value_size as usize, map.info().max_entries, true))
+            .zip(&maps)
+            .map(|(table, map)| Mapped::of(*table, map, true))
             .collect();
         Self {
             maps,
@@ -94,7 +95,7 @@ fn mapped(table: Table) -> bool {
 
 impl MapStore for KernelStore {
     fn capacity(&self, table: Table) -> u32 {
-        self.map(table).info().max_entries
+        table.def().values(self.map(table).info().max_entries)
     }
 
     fn update(&mut self, table: Table, keys: &[u8], values: &[u8]) -> Result<(), WriteError> {
@@ -114,7 +115,7 @@ impl MapStore for KernelStore {
     }
 
     fn store(&mut self, table: Table, first: u32, values: &[u8]) -> io::Result<()> {
-        let size = self.map(table).info().value_size as usize;
+        let size = table.def().value_size as usize;
         let count = (values.len() / size) as u32;
         if !values.len().is_multiple_of(size)
             || first
@@ -143,14 +144,13 @@ impl MapStore for KernelStore {
 
     fn load(&self, table: Table, first: u32, count: u32) -> io::Result<Vec<u8>> {
         let map = self.map(table);
-        let info = map.info();
         if first
             .checked_add(count)
-            .is_none_or(|end| end > info.max_entries)
+            .is_none_or(|end| end > self.capacity(table))
         {
             return Err(out_of_range());
         }
-        let size = info.value_size as usize;
+        let size = table.def().value_size as usize;
         let mut out = Vec::with_capacity(count as usize * size + 8);
         if !mapped(table) {
             for id in first..first + count {
@@ -162,7 +162,7 @@ impl MapStore for KernelStore {
             return Ok(out);
         }
         // A mapping of its own: reading leaves the one for writing where it is.
-        let mut mapped = Mapped::new(size, info.max_entries, false);
+        let mut mapped = Mapped::of(table, map, false);
         mapped.read(map.fd(), (first, count), &mut out)?;
         Ok(out)
     }

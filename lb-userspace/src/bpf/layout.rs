@@ -22,12 +22,12 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// As the schema has it, with a size of the settings.
+    /// As the schema has it, with elements for a size of the settings.
     pub(super) fn expected(def: &MapDef, max_entries: u32) -> Self {
         Self {
             kind: kind_number(def.kind),
             key_size: def.key_size,
-            value_size: def.value_size,
+            value_size: def.element_size(),
             flags: def.flags,
             max_entries,
         }
@@ -44,7 +44,8 @@ impl Layout {
         }
     }
 
-    fn same_elements(&self, other: &Self) -> bool {
+    /// Whether both have the same elements, however many.
+    pub(super) fn same_elements(&self, other: &Self) -> bool {
         let elements = |l: &Self| (l.kind, l.key_size, l.value_size, l.flags);
         elements(self) == elements(other)
     }
@@ -64,7 +65,7 @@ impl std::fmt::Display for Layout {
 fn kind_number(kind: Kind) -> u32 {
     match kind {
         Kind::Hash => 1,
-        Kind::Array => 2,
+        Kind::Array | Kind::Packed => 2,
         Kind::PerCpuArray => 6,
         Kind::LruHash => 9,
         Kind::LpmTrie => 11,
@@ -93,24 +94,24 @@ pub(super) fn fate(expected: &Layout, found: &Layout) -> Fate {
     }
 }
 
-/// Whether everything that a map holds has room in a smaller one.
-pub(super) fn fits(table: Table, old: &BpfMap, entries: u32) -> std::io::Result<bool> {
-    if entries >= old.info().max_entries {
+/// Whether everything that a map holds has room in one of so many elements.
+pub(super) fn fits(table: Table, old: &BpfMap, elements: u32) -> std::io::Result<bool> {
+    if elements >= old.info().max_entries {
         return Ok(true);
     }
     match table.def().kind {
-        Kind::Array => {
-            let info = old.info();
-            let mut mapped = Mapped::new(info.value_size as usize, info.max_entries, false);
-            let mut beyond = Vec::new();
-            mapped.read(old.fd(), (entries, info.max_entries - entries), &mut beyond)?;
+        Kind::Array | Kind::Packed => {
+            let (keep, mut beyond) = (table.def().values(elements), Vec::new());
+            let mut mapped = Mapped::of(table, old, false);
+            let rest = (keep, mapped.values() - keep);
+            mapped.read(old.fd(), rest, &mut beyond)?;
             Ok(beyond.iter().all(|byte| *byte == 0))
         }
         // Counters: what is lost of them is a number on a chart.
         Kind::PerCpuArray => Ok(true),
         Kind::Hash | Kind::LruHash | Kind::LpmTrie => {
             let found = old.read_all()?.keys.len() / old.info().key_size as usize;
-            Ok(found <= entries as usize)
+            Ok(found <= elements as usize)
         }
     }
 }
@@ -127,12 +128,11 @@ pub(super) fn carry_over(
     if conntrack::TABLES.contains(&table) {
         return conntrack::carry_over(table, old, new, late);
     }
-    if def.kind == Kind::Array {
-        return carry_array(old, new).map(|()| 0);
-    }
-    if def.kind == Kind::PerCpuArray {
+    match def.kind {
+        Kind::Array | Kind::Packed => return carry_array(table, old, new).map(|()| 0),
         // Both count meanwhile, and neither is the whole: they start from zero.
-        return Ok(0);
+        Kind::PerCpuArray => return Ok(0),
+        Kind::Hash | Kind::LruHash | Kind::LpmTrie => {}
     }
     let (key, value) = (old.info().key_size as usize, old.value_bytes());
     let entries = old.read_all()?;
@@ -172,12 +172,11 @@ fn insert_each(map: &BpfMap, keys: &[u8], values: &[u8]) -> Result<(), WriteErro
     Ok(())
 }
 
-fn carry_array(old: &BpfMap, new: &BpfMap) -> std::io::Result<()> {
+fn carry_array(table: Table, old: &BpfMap, new: &BpfMap) -> std::io::Result<()> {
     const CHUNK: u32 = 65_536;
-    let size = old.info().value_size as usize;
-    let total = old.info().max_entries.min(new.info().max_entries);
-    let mut from = Mapped::new(size, old.info().max_entries, false);
-    let mut to = Mapped::new(size, new.info().max_entries, true);
+    let mut from = Mapped::of(table, old, false);
+    let mut to = Mapped::of(table, new, true);
+    let total = from.values().min(to.values());
     let mut values = Vec::new();
     let mut done = 0;
     while done < total {

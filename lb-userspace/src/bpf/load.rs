@@ -48,22 +48,23 @@ pub(super) struct Staged {
 #[derive(Debug)]
 struct Plan {
     table: Table,
-    entries: u32,
+    /// Of the kernel's map.
+    elements: u32,
     found: Option<BpfMap>,
     fate: Fate,
 }
 
 impl Plan {
     fn new(pins: &Pins, table: Table, sizes: &MapSizes) -> Result<Self, Error> {
-        let entries = sizes.of(table);
-        let expected = Layout::expected(table.def(), entries);
+        let elements = table.def().elements(sizes.of(table));
+        let expected = Layout::expected(table.def(), elements);
         let found = pins.open(table, 0)?;
         let fate = found
             .as_ref()
             .map_or(Fate::Reuse, |map| fate(&expected, &Layout::of(map.info())));
         Ok(Self {
             table,
-            entries,
+            elements,
             found,
             fate,
         })
@@ -132,11 +133,11 @@ fn plan(
     for table in Table::ALL {
         let mut plan = Plan::new(pins, *table, sizes)?;
         if let Some(found) = &plan.found {
-            let expected = Layout::expected(table.def(), plan.entries);
+            let expected = Layout::expected(table.def(), plan.elements);
             let layout = Layout::of(found.info());
             let room = plan.fate != Fate::Resize
                 || !agent_owned(*table)
-                || fits(*table, found, plan.entries).map_err(|e| map_error(*table, "read", e))?;
+                || fits(*table, found, plan.elements).map_err(|e| map_error(*table, "read", e))?;
             if !room {
                 plan.fate = Fate::Replace;
             }
@@ -163,14 +164,15 @@ fn plan(
 }
 
 fn describe(table: Table, fate: Fate, found: &Layout, expected: &Layout) -> Option<String> {
-    let (from, to) = (found.max_entries, expected.max_entries);
+    let values = |layout: &Layout| table.def().values(layout.max_entries);
+    let (from, to) = (values(found), values(expected));
     match fate {
         Fate::Reuse => None,
         Fate::Resize => Some(format!(
             "{table} is resized from {from} to {to} entries ({}), with what it holds",
             MapSizes::setting(table)
         )),
-        Fate::Replace if from != to && agent_owned(table) => Some(format!(
+        Fate::Replace if found.same_elements(expected) && agent_owned(table) => Some(format!(
             "{table} holds more than {to} entries and is to be smaller ({}): it is made anew",
             MapSizes::setting(table)
         )),
@@ -206,7 +208,7 @@ fn load_object(
     loader.override_global("CT_BUCKETS", &buckets, true);
     for plan in plans {
         let name = plan.table.name();
-        loader.map_max_entries(name, plan.entries);
+        loader.map_max_entries(name, plan.elements);
         loader.map_pin_path(name, plan.path(pins));
     }
     loader.load(object).map_err(|error| Error::Object {
@@ -220,7 +222,7 @@ fn open_maps(pins: &Pins, plans: &[Plan]) -> Result<Vec<(BpfMap, bool)>, Error> 
     let mut maps = Vec::new();
     for plan in plans {
         let map = open_map(&plan.path(pins), 0)?;
-        let expected = Layout::expected(plan.table.def(), plan.entries);
+        let expected = Layout::expected(plan.table.def(), plan.elements);
         let mismatch = |found: String| Error::Schema {
             map: plan.table.name(),
             found,

@@ -5,32 +5,38 @@
 //! The programs read these arrays without locks, on other CPUs. Two rules make
 //! that sound:
 //! - Within an element the last 8-byte word is the one that makes it valid (a
-//!   backend's flags lie in it; a slot and a word of the filter are one word).
-//!   It is written last, with release order, and taken back first.
+//!   backend's flags lie in it; a word of the filter is one). It is written last,
+//!   with release order, and taken back first. Slots, of which an element holds
+//!   many (`Kind::Packed`), are each written alone, by one store of 4 bytes.
 //! - An element is written before what leads to it: backends before slots,
 //!   slots before the frontend. The frontend is written by `bpf(2)`, which
 //!   publishes it in its hash bucket with release order, so a program that finds
 //!   the frontend (and follows it by dependent loads) sees everything behind it.
 //!
-//! The kernel rounds an element up to 8 bytes (`array_map_alloc`), so an element
-//! is a whole number of aligned words, and no word is ever torn.
+//! An element is a whole number of 8-byte words (`lb_common::schema` checks it), so
+//! the kernel pads nothing (`array_map_alloc`): values lie end to end and aligned,
+//! and no word is ever torn.
 
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd},
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
-/// A range of elements of an array, mapped for as long as this lives.
+use super::{map::BpfMap, store::out_of_range, table::Table};
+
+/// Bytes of a value of which an element holds many.
+const PACKED: usize = size_of::<u32>();
+
+/// A range of values of an array, mapped for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Window {
     base: NonNull<libc::c_void>,
     bytes: usize,
-    // Where the first element lies, in words from `base`.
+    // Where the first value lies, in bytes from `base`.
     skip: usize,
-    // Words of an element.
-    stride: usize,
+    // [`PACKED`], or whole words.
     value_size: usize,
     count: usize,
 }
@@ -39,8 +45,8 @@ pub(super) struct Window {
 unsafe impl Send for Window {}
 
 impl Window {
-    /// Maps `count` elements from `first` on. The caller has checked that the
-    /// array has them and that its values have `value_size` bytes.
+    /// Maps `count` values from `first` on. The caller has checked that the array
+    /// has them and that they have `value_size` bytes: 4, or a multiple of 8.
     pub(super) fn new(
         map: BorrowedFd<'_>,
         value_size: usize,
@@ -48,12 +54,11 @@ impl Window {
         count: u32,
         writable: bool,
     ) -> io::Result<Self> {
-        let stride = value_size.div_ceil(8);
         // SAFETY: sysconf has no preconditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
-        let start = first as usize * stride * 8;
+        let start = first as usize * value_size;
         let offset = start / page * page;
-        let bytes = start - offset + count as usize * stride * 8;
+        let bytes = start - offset + count as usize * value_size;
         let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory that exists.
@@ -74,68 +79,83 @@ impl Window {
         Ok(Self {
             base,
             bytes: bytes.max(1),
-            skip: (start - offset) / 8,
-            stride,
+            skip: start - offset,
             value_size,
             count: count as usize,
         })
     }
 
-    /// The words of the window.
-    fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, readable, holds `skip + count *
-        // stride` words, and lives as long as `self`. A window that is mapped
-        // read-only is only loaded from: who writes asks for another.
+    /// Words of a value; 0 if they are packed.
+    fn stride(&self) -> usize {
+        self.value_size / size_of::<u64>()
+    }
+
+    /// The words of all values; none if they are packed. For who changes them the
+    /// window must be writable.
+    pub(super) fn elements(&self) -> &[AtomicU64] {
+        if self.value_size == PACKED {
+            return &[];
+        }
+        // SAFETY: the mapping is page-aligned, readable, holds `count` values of
+        // `stride` words after `skip` bytes, which are whole words as the values
+        // are, and lives as long as `self`. A window that is mapped read-only is
+        // only loaded from: who writes asks for another.
         unsafe {
             std::slice::from_raw_parts(
-                self.base.as_ptr().cast::<AtomicU64>().add(self.skip),
-                self.count * self.stride,
+                self.base.as_ptr().byte_add(self.skip).cast::<AtomicU64>(),
+                self.count * self.stride(),
             )
         }
     }
 
-    /// The words of an element; `at` counts from the window's first. For who changes
-    /// them the window must be writable.
+    /// The words of a value, as [`Self::elements`]; `at` counts from the window's
+    /// first.
     pub(super) fn element(&self, at: usize) -> &[AtomicU64] {
-        &self.words()[at * self.stride..(at + 1) * self.stride]
+        let stride = self.stride();
+        &self.elements()[at * stride..(at + 1) * stride]
     }
 
-    /// The words of all elements, as [`Self::element`].
-    pub(super) fn elements(&self) -> &[AtomicU64] {
-        self.words()
+    /// The values themselves if they are packed, as [`Self::elements`].
+    fn packed(&self) -> Option<&[AtomicU32]> {
+        // SAFETY: as in `elements`; `skip` is a multiple of 4, as the values' size is,
+        // and 4 bytes are always accessed as 4.
+        (self.value_size == PACKED).then(|| unsafe {
+            std::slice::from_raw_parts(
+                self.base.as_ptr().byte_add(self.skip).cast::<AtomicU32>(),
+                self.count,
+            )
+        })
     }
 
-    /// Writes consecutive elements; `at` counts from the window's first.
+    /// Writes consecutive values; `at` counts from the window's first.
     pub(super) fn write(&self, at: usize, values: &[u8]) {
-        if self.value_size == 4 {
-            // Slots: millions of them, each one word, half of it padding.
-            let words = &self.words()[at..];
-            for (value, word) in values.chunks_exact(4).zip(words) {
-                let padded = [value[0], value[1], value[2], value[3], 0, 0, 0, 0];
-                word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
+        if let Some(packed) = self.packed() {
+            for (value, slot) in values.as_chunks().0.iter().zip(&packed[at..]) {
+                slot.store(u32::from_ne_bytes(*value), Ordering::Relaxed);
             }
-            std::sync::atomic::fence(Ordering::Release);
+            fence(Ordering::Release);
             return;
         }
+        let stride = self.stride();
         for (value, words) in values
             .chunks_exact(self.value_size)
-            .zip(self.words()[at * self.stride..].chunks(self.stride))
+            .zip(self.elements()[at * stride..].chunks_exact(stride))
         {
             write_element(words, value);
         }
     }
 
-    /// Appends the values of consecutive elements to `out`.
+    /// Appends consecutive values to `out`.
     pub(super) fn read(&self, at: usize, count: usize, out: &mut Vec<u8>) {
-        for words in self.words()[at * self.stride..]
-            .chunks(self.stride)
-            .take(count)
-        {
-            let end = out.len() + self.value_size;
-            for word in words {
-                out.extend_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
+        if let Some(packed) = self.packed() {
+            for slot in &packed[at..at + count] {
+                out.extend_from_slice(&slot.load(Ordering::Acquire).to_ne_bytes());
             }
-            out.truncate(end);
+            return;
+        }
+        let stride = self.stride();
+        for word in &self.elements()[at * stride..(at + count) * stride] {
+            out.extend_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
         }
     }
 }
@@ -157,24 +177,29 @@ const PIECE: usize = 2 << 20;
 #[derive(Debug)]
 pub(super) struct Mapped {
     value_size: usize,
-    entries: u32,
+    values: u32,
     writable: bool,
     piece: Option<(u32, Window)>,
 }
 
 impl Mapped {
-    /// An array with these values and entries; nothing is mapped yet.
-    pub(super) fn new(value_size: usize, entries: u32, writable: bool) -> Self {
+    /// A map's array, whose layout is the schema's; nothing is mapped yet.
+    pub(super) fn of(table: Table, map: &BpfMap, writable: bool) -> Self {
         Self {
-            value_size,
-            entries,
+            value_size: table.def().value_size as usize,
+            values: table.def().values(map.info().max_entries),
             writable,
             piece: None,
         }
     }
 
-    /// The window that holds element `index`, the element's place in it, and how
-    /// many elements follow there, itself included.
+    /// How many values the array has.
+    pub(super) fn values(&self) -> u32 {
+        self.values
+    }
+
+    /// The window that holds value `index`, the value's place in it, and how many
+    /// follow there, itself included.
     pub(super) fn at(
         &mut self,
         map: BorrowedFd<'_>,
@@ -183,28 +208,30 @@ impl Mapped {
         let holds = |(first, window): &(u32, Window)| {
             index >= *first && ((index - first) as usize) < window.count
         };
+        if index >= self.values {
+            return Err(out_of_range());
+        }
         if !self.piece.as_ref().is_some_and(holds) {
-            let stride = self.value_size.next_multiple_of(8);
-            let whole = stride * self.entries as usize <= WHOLE;
+            let whole = self.value_size * self.values as usize <= WHOLE;
             let len = if whole {
-                self.entries
+                self.values
             } else {
-                (PIECE / stride) as u32
+                (PIECE / self.value_size) as u32
             };
             let first = index / len * len;
-            let count = len.min(self.entries - first);
+            let count = len.min(self.values - first);
             // The old piece goes first: two at once would double the memory.
             self.piece = None;
             let window = Window::new(map, self.value_size, first, count, self.writable)?;
             self.piece = Some((first, window));
         }
-        let (first, window) = self.piece.as_ref().ok_or_else(super::store::out_of_range)?;
+        let (first, window) = self.piece.as_ref().ok_or_else(out_of_range)?;
         let at = (index - first) as usize;
         Ok((window, at, window.count - at))
     }
 
-    /// Appends the values of consecutive elements to `out`. The caller has
-    /// checked that the array has them.
+    /// Appends consecutive values to `out`. The caller has checked that the array
+    /// has them.
     pub(super) fn read(
         &mut self,
         map: BorrowedFd<'_>,
@@ -229,8 +256,7 @@ fn write_element(words: &[AtomicU64], value: &[u8]) {
     };
     let new = |index: usize| {
         let mut word = [0; 8];
-        let bytes = &value[index * 8..value.len().min(index * 8 + 8)];
-        word[..bytes.len()].copy_from_slice(bytes);
+        word.copy_from_slice(&value[index * 8..index * 8 + 8]);
         u64::from_ne_bytes(word)
     };
     let changed = body
@@ -241,7 +267,7 @@ fn write_element(words: &[AtomicU64], value: &[u8]) {
         if last.load(Ordering::Relaxed) != 0 {
             last.store(0, Ordering::Relaxed);
             // Readers must not see the new body with the old last word.
-            std::sync::atomic::fence(Ordering::Release);
+            fence(Ordering::Release);
         }
         for (index, word) in body.iter().enumerate() {
             word.store(new(index), Ordering::Relaxed);
@@ -255,15 +281,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_element_takes_whole_words_and_pads_with_zeros() {
+    fn an_element_takes_whole_words_in_their_order() {
         let words: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
-        let value: Vec<u8> = (1..=20).collect();
+        let value: Vec<u8> = (1..=24).collect();
         write_element(&words, &value);
         let bytes: Vec<u8> = words
             .iter()
             .flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes())
             .collect();
-        assert_eq!(bytes[..20], value);
-        assert_eq!(bytes[20..], [0; 4]);
+        assert_eq!(bytes, value);
     }
 }

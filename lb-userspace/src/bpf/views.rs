@@ -19,6 +19,7 @@ use super::{
     counters,
     error::Error,
     flows::flows,
+    layout::Layout,
     links::pinned,
     load::map_error,
     map::BpfMap,
@@ -85,10 +86,20 @@ impl Views {
         // What is mapped here is mapped to be read.
         let mapped = table.def().flags & MMAPABLE != 0;
         let flags = if mapped { 0 } else { flags };
-        self.pins.open(table, flags)?.ok_or_else(|| {
+        let map = self.pins.open(table, flags)?.ok_or_else(|| {
             let missing = io::Error::from(io::ErrorKind::NotFound);
             pin_error("open", &self.pins.map(table), missing)
-        })
+        })?;
+        let found = Layout::of(map.info());
+        let expected = Layout::expected(table.def(), found.max_entries);
+        if found != expected {
+            return Err(Error::OtherBuild {
+                map: table.name(),
+                found: found.to_string(),
+                expected: expected.to_string(),
+            });
+        }
+        Ok(map)
     }
 
     fn all<T: Typed>(&self) -> Result<Pairs<T>, Error> {
@@ -115,7 +126,7 @@ impl Views {
     /// As [`Self::frontends`].
     pub fn backends(&self) -> Result<BTreeMap<u32, Backend>, Error> {
         let map = self.map(Table::lb_backends_v1, F_RDONLY)?;
-        let bytes = array(Table::lb_backends_v1, &map, (0, map.info().max_entries))?;
+        let bytes = array(Table::lb_backends_v1, &map, (0, u32::MAX))?;
         let live = |b: &Backend| b.flags & backend_flags::LIVE != 0;
         Ok((0..)
             .zip(values_of::<Backend>(&bytes))
@@ -244,7 +255,7 @@ impl Views {
                 used: self.used(*table, &map)?,
                 entries: match conntrack::TABLES.contains(table) {
                     true => buckets_in(map.info().max_entries) * BUCKET_SLOTS,
-                    false => map.info().max_entries,
+                    false => table.def().values(map.info().max_entries),
                 },
                 bytes: map.memory().map_err(fail)?,
             })
@@ -269,14 +280,14 @@ impl Views {
             }
             (Table::lb_backends_v1, _) => Some(self.backends()?.len() as u64),
             (Table::lb_filter_v1, _) => {
-                let bytes = array(table, map, (0, map.info().max_entries))?;
+                let bytes = array(table, map, (0, u32::MAX))?;
                 Some(
                     values_of::<u64>(&bytes)
                         .map(|word| u64::from(word.count_ones()))
                         .sum(),
                 )
             }
-            (_, Kind::Array) => Some(u64::from(map.info().max_entries)),
+            (_, Kind::Array | Kind::Packed) => Some(u64::from(map.info().max_entries)),
             _ => {
                 let keys = map.read_all().map_err(fail)?.keys.len() as u64;
                 Some(keys / u64::from(map.info().key_size))
@@ -310,11 +321,12 @@ impl Views {
     }
 }
 
+/// Values of an array from `first` on, `count` or as many as there are.
 fn array(table: Table, map: &BpfMap, (first, count): (u32, u32)) -> Result<Vec<u8>, Error> {
-    let info = map.info();
     let mut out = Vec::new();
-    let count = count.min(info.max_entries.saturating_sub(first));
-    Mapped::new(info.value_size as usize, info.max_entries, false)
+    let mut mapped = Mapped::of(table, map, false);
+    let count = count.min(mapped.values().saturating_sub(first));
+    mapped
         .read(map.fd(), (first, count), &mut out)
         .map_err(|source| map_error(table, "map", source))?;
     Ok(out)

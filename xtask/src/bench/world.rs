@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
 use bytemuck::{NoUninit, bytes_of};
 use lb_common::hash::{filter_bit, filter_kind};
-use lb_common::schema::name;
+use lb_common::schema::{PACK, name};
 use lb_common::{
     Addr, Backend, Be16, Frontend, FrontendKey, NodeConfig, backend_flags, frontend_flags, proto,
     scope,
@@ -104,7 +104,7 @@ pub(super) fn ip(literal: &str) -> IpAddr {
 /// A map is missing or cannot be written.
 pub(super) fn fill(lb: &mut Ebpf) -> Result<()> {
     let mut backend_id = 1;
-    let mut slot = 0;
+    let mut all: Vec<u32> = Vec::new();
     for service in SERVICES {
         let first = backend_id;
         for n in 0..service.backends {
@@ -113,15 +113,11 @@ pub(super) fn fill(lb: &mut Ebpf) -> Result<()> {
         }
         let (slots, len) = match service.backends {
             0 | 1 => (first, service.backends),
-            n => (slot, n * 100 + 1),
+            n => (all.len() as u32, n * 100 + 1),
         };
         if len > 1 {
             // Every backend as often as every other: what a maglev table comes to.
-            for at in 0..len {
-                let id: u32 = first + at % service.backends;
-                put(lb, name::lb_slots_v1, slot + at, &id)?;
-            }
-            slot += len;
+            all.extend((0..len).map(|at| first + at % service.backends));
         }
         let value = Frontend {
             service: service.id,
@@ -131,6 +127,11 @@ pub(super) fn fill(lb: &mut Ebpf) -> Result<()> {
             affinity: service.affinity,
         };
         put_frontend(lb, service, value)?;
+    }
+    for (index, ids) in (0..).zip(all.chunks(PACK as usize)) {
+        let mut element = [0; PACK as usize];
+        element[..ids.len()].copy_from_slice(ids);
+        put(lb, name::lb_slots_v1, index, &element)?;
     }
     node(lb)
 }

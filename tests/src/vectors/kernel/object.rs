@@ -1,7 +1,7 @@
 //! The object with the programs, and its maps as bytes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::atomic::AtomicU64,
 };
@@ -18,7 +18,7 @@ use lb_common::{
     PacketCounter, Reason, ServiceCounter,
     conntrack::{BUCKET_SLOTS, elements},
     ct_flags,
-    schema::name,
+    schema::{PACK, name},
 };
 use lb_datapath::{Family as _, V4, table};
 
@@ -43,7 +43,7 @@ pub fn load() -> Result<Ebpf> {
     loader
         .map_max_entries(name::lb_frontends_v1, 1024)
         .map_max_entries(name::lb_backends_v1, CAPACITY.backends)
-        .map_max_entries(name::lb_slots_v1, CAPACITY.slots)
+        .map_max_entries(name::lb_slots_v1, CAPACITY.slots.div_ceil(PACK))
         .map_max_entries(name::lb_ranges_v1, 1024)
         .map_max_entries(name::lb_ct4_v1, elements(CAPACITY.conntrack))
         .map_max_entries(name::lb_ct6_v1, elements(CAPACITY.conntrack))
@@ -79,6 +79,8 @@ const REASON: usize = size_of::<PacketCounter>();
 const AFFINITY_KEY: usize = size_of::<AffinityKey>();
 const AFFINITY: usize = size_of::<Affinity>();
 
+/// An element of the slots.
+type Slots = [u32; PACK as usize];
 type Bytes<const K: usize, const V: usize> = HashMap<MapData, [u8; K], [u8; V]>;
 
 /// The maps of the packet path, their keys and values as bytes.
@@ -86,7 +88,7 @@ pub struct Maps {
     filter: Array<MapData, u64>,
     frontends: Bytes<FRONTEND_KEY, FRONTEND>,
     backends: Array<MapData, [u8; BACKEND]>,
-    slots: Array<MapData, u32>,
+    slots: Array<MapData, Slots>,
     ranges: LpmTrie<MapData, [u8; 20], u32>,
     node: Array<MapData, [u8; NODE]>,
     ct4: Array<MapData, [u8; size_of::<CtBucket4>()]>,
@@ -95,7 +97,7 @@ pub struct Maps {
     reasons: PerCpuArray<MapData, [u8; REASON]>,
     services: PerCpuArray<MapData, [u8; COUNTER]>,
     backend_counters: PerCpuArray<MapData, [u8; COUNTER]>,
-    /// Words of the filter, and slots, that are not zero.
+    /// Words of the filter, and elements of the slots, that are not zero.
     written: (BTreeSet<u32>, BTreeSet<u32>),
     cpus: usize,
 }
@@ -156,9 +158,13 @@ impl Maps {
             self.filter.set(*word, bits, 0)?;
             self.written.0.insert(*word);
         }
+        let mut slots: BTreeMap<u32, Slots> = BTreeMap::new();
         for (slot, id) in &world.slots {
-            self.slots.set(*slot, id, 0)?;
-            self.written.1.insert(*slot);
+            slots.entry(slot / PACK).or_default()[(slot % PACK) as usize] = *id;
+        }
+        for (element, ids) in slots {
+            self.slots.set(element, ids, 0)?;
+            self.written.1.insert(element);
         }
         for (id, backend) in &world.backends {
             self.backends.set(*id, array(bytes_of(backend)), 0)?;
@@ -193,8 +199,8 @@ impl Maps {
         for word in std::mem::take(&mut self.written.0) {
             self.filter.set(word, 0, 0)?;
         }
-        for slot in std::mem::take(&mut self.written.1) {
-            self.slots.set(slot, 0, 0)?;
+        for element in std::mem::take(&mut self.written.1) {
+            self.slots.set(element, Slots::default(), 0)?;
         }
         for id in 0..CAPACITY.backends {
             self.backends.set(id, [0; BACKEND], 0)?;
