@@ -220,7 +220,11 @@ mod tests {
 
     #[test]
     fn no_state_is_shorter_than_the_shortest() {
-        assert!(State::ALL.iter().all(|s| s.ticks() + NEWS_TICKS >= SHORTEST));
+        assert!(
+            State::ALL
+                .iter()
+                .all(|s| s.ticks() + NEWS_TICKS >= SHORTEST)
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A key lies in its home slot, or, where that was taken, in the next one of its
 //! bucket that was free. So an established packet mostly reads one slot, and a key
-//! that is not there costs the tags of the bucket's head, one cache line. Nothing is collected:
-//! an entry that has timed out is room for the next one
+//! that is not there costs the tags of the bucket's head, one cache line. Nothing is
+//! collected: an entry that has timed out is room for the next one
 //! (`docs/adr/0002-conntrack.md`).
 //!
 //! # Who writes what, and when

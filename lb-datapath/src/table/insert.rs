@@ -38,7 +38,7 @@ pub enum InsertError {
 
 /// How often the lock of a bucket is asked for. Its holder needs some 50 ns.
 const SPINS: u32 = 16;
-/// In [`word::LOCK`]: locked. Below it is when that was.
+/// In [`lb_common::conntrack::CtHead::lock`]: locked. Below it is when that was.
 const LOCKED: u64 = 1 << 32;
 
 /// Writes a flow's direction. The entry is live from then on, whether its flags
