@@ -8,10 +8,9 @@
 //!
 //! # Who writes what, and when
 //! Readers take no lock. What a reader relies on:
-//! - A slot gets another key only when its entry ended [`GRACE`] ticks before:
-//!   no program runs that long.
-//! - A slot is written while its entry is not live; the word with
-//!   [`LIVE`] comes last.
+//! - A slot gets another key only when its entry ended [`crate::conntrack::GRACE`]
+//!   ticks before: no program runs that long.
+//! - A slot is written while its entry is not live; the word with [`LIVE`] comes last.
 //! - An insertion holds its bucket's lock: of two CPUs one finds what the other
 //!   has inserted.
 //! - Flags of a live entry are changed by atomic instructions only.
