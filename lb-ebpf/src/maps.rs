@@ -262,10 +262,10 @@ macro_rules! conntrack {
             }
             #[inline(always)]
             fn element(&self, index: u32) -> Option<Memory> {
+                let words = $map.get_ptr_mut(index)?;
                 // SAFETY: an element is aligned to words and stays as long as the map;
                 // the table's code asks for words within it.
-                $map.get_ptr_mut(index)
-                    .map(|bucket| unsafe { Memory::new(bucket.cast()) })
+                Some(unsafe { Memory::new(words.cast()) })
             }
             #[inline(always)]
             fn search(&self, key: &$key, hash: u64) -> u32 {
