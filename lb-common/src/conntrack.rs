@@ -161,9 +161,8 @@ pub mod ct_flags {
     pub const RST: u32 = 1 << 10;
     /// A packet other than the first SYN was seen in this direction.
     pub const SEEN: u32 = 1 << 11;
-    /// The tuple of the flow's replies is that of a connection, or of datagrams, which
-    /// go to the backend without us: replies pass as they are. In UDP both entries
-    /// have it, and the client's next datagram to the frontend takes it back.
+    /// A reply's entry whose flow is over, while its tuple lives on in a
+    /// connection that goes to the backend without us.
     pub const LEFT: u32 = 1 << 12;
     /// What was seen in this direction, as far as the flow's state depends on it.
     pub const SIGHTS: u32 = FIN | SYN | RST | SEEN;

@@ -1,7 +1,7 @@
 //! Packets from a client: towards a backend, or back to a client that was
 //! hidden behind the node's address.
 
-use lb_common::{CtKey, Reason, ct_flags, hash, proto};
+use lb_common::{Reason, ct_flags, hash, proto};
 
 use crate::{
     Hook, Outcome, Verdict,
@@ -29,9 +29,6 @@ pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, 
         lb_common::Be16::new(0),
         0,
     ) {
-        if !E::DRY && h.proto() == proto::UDP {
-            past_us(p, t, e, &mut h);
-        }
         return Outcome::pass(Reason::NotOurs);
     }
     if !p.is_for_node() {
@@ -44,43 +41,6 @@ pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, 
         t.count(outcome.reason, bytes);
     }
     outcome
-}
-
-/// A datagram to what is no vip. If it goes to a backend from the socket that has a
-/// flow to it by a frontend, what comes back is an answer to this one. (A TCP
-/// connection opens with a SYN, by which egress knows it.)
-#[inline(always)]
-fn past_us<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
-    p: &P,
-    t: &T,
-    e: &E,
-    h: &mut Headers<F::Addr>,
-) {
-    if h.later_fragment || parse::ports(p, h).is_none() {
-        return;
-    }
-    let to = F::wide(h.tuple.dst);
-    if filtered(t, hash::filter_kind::BACKEND, to, h.tuple.dport, h.proto()) {
-        leave_to_it::<F, T>(t, &h.tuple, e.now());
-    }
-}
-
-/// The rest of [`past_us`], for a datagram to what may be a backend.
-#[inline(never)]
-fn leave_to_it<F: Family, T: Tables<F>>(t: &T, tuple: &CtKey<F::Addr>, now: u32) {
-    let reply = CtKey {
-        src: tuple.dst,
-        dst: tuple.src,
-        sport: tuple.dport,
-        dport: tuple.sport,
-        proto: tuple.proto,
-    };
-    let known = table::peek(t, &reply, now).is_some_and(|found| {
-        found.flags & (ct_flags::REPLY | ct_flags::LEFT | ct_flags::SNAT) == ct_flags::REPLY
-    });
-    if known {
-        table::leave(t, &reply, true);
-    }
 }
 
 /// A packet whose destination is, by the filter, a vip.
@@ -194,9 +154,6 @@ fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
             table::hit(t, &h.tuple, &touch, hit)
         }
     };
-    if known && !E::DRY && hit.flags & ct_flags::LEFT != 0 {
-        table::leave(t, &h.tuple, false);
-    }
     let over = hit.flags & (ct_flags::FIN | ct_flags::RST) != 0;
     known && !(h.opens && over)
 }

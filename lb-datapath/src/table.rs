@@ -20,7 +20,7 @@ mod insert;
 use lb_common::{
     CtEntry, CtKey, CtSlot,
     conntrack::{BUCKET_SLOTS, ELEMENT_HEADS, HEAD_WORDS, NEWS_TICKS},
-    ct_flags::{FIN, LEFT, LIVE, PEER_SHIFT, RST, SEEN, SIGHTS},
+    ct_flags::{FIN, LIVE, PEER_SHIFT, RST, SEEN, SIGHTS},
     hash,
 };
 
@@ -309,24 +309,6 @@ pub fn hit_apart<F: Family, T: Buckets<F>>(
 #[inline(always)]
 fn with_seen(times: u64, now: u32) -> u64 {
     times & 0xffff_ffff | u64::from(now) << 32
-}
-
-/// Sets or takes back [`LEFT`] of a flow, in both directions; `key` is that of one.
-#[inline(never)]
-pub fn leave<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>, left: bool) {
-    let Some(slot) = find::<F, T>(t, key) else {
-        return;
-    };
-    let bit = u64::from(LEFT) << 32;
-    let change = |slot: T::Bucket| match left {
-        true => slot.set(At::<F>::FLAGS, bit),
-        false => slot.keep(At::<F>::FLAGS, !bit),
-    };
-    change(slot);
-    let hit = read::<F, _>(slot, slot.load(At::<F>::FLAGS));
-    if let Some(slot) = find::<F, T>(t, &peer_key(&hit, key.proto)) {
-        change(slot);
-    }
 }
 
 /// The key of the other direction of a flow.

@@ -2,7 +2,7 @@
 
 use lb_common::{Reason, ct_flags};
 
-use super::scene::{PROTOS, Scene, TCP, UDP, name};
+use super::scene::{PROTOS, Scene, TCP, name};
 use crate::vectors::{
     frame::{flag, tcp},
     net::{FAMILIES, Family, NODE_A, UP0, at},
@@ -24,7 +24,6 @@ pub(super) fn vectors() -> Vec<Vector> {
         for end in [(ct_flags::FIN, ct_flags::FIN), (ct_flags::RST, 0)] {
             all.push(backend_dialled_from_the_same_port(family, end));
         }
-        all.push(backend_asked_from_the_same_port(family));
         for proto in PROTOS {
             all.push(full(Scene::outside(family, proto, 1)));
             all.push(full(Scene::outside(family, proto, 2)));
@@ -146,31 +145,6 @@ fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector
         flow.forward(flags.0, 1),
         flow.reply(flags.1 | ct_flags::SYN | ct_flags::SEEN | ct_flags::LEFT, 3),
     ])
-}
-
-/// A client of UDP that asks a frontend, and its backend directly, and the frontend
-/// again, from one socket: each answer comes from where it asked last.
-fn backend_asked_from_the_same_port(family: Family) -> Vector {
-    let scene = Scene::from_pod(family, UDP, 1);
-    let flow = scene.flow();
-    let going = scene.going();
-    let world = scene.world().flow(&flow, 10, (going, going));
-    let direct = scene.later().to(scene.backend);
-    let (input, answer) = (scene.later(), scene.answer(scene.client));
-    let title = format!("{family}, the backend is asked too");
-    Vector::new(THEME, title, world)
-        .packet(At::Pod, &direct, untouched(&direct.build()))
-        .packet(At::ToPod, &answer, untouched(&answer.build()))
-        .packet(
-            At::Pod,
-            &input,
-            pass(Reason::Established, &input.clone().to(scene.backend)),
-        )
-        .packet(
-            At::ToPod,
-            &answer,
-            pass(Reason::Reply, &answer.clone().from(scene.front)),
-        )
 }
 
 fn full(scene: Scene) -> Vector {
