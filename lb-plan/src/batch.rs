@@ -260,7 +260,7 @@ impl Planner {
     /// Every service is planned: what the maps hold beyond that goes, except
     /// what belongs to a service that there is no room for.
     fn lay_ghosts(&mut self, parts: &mut Parts) {
-        if !self.unsettled && !self.claims.has_ghosts() {
+        if !self.unsettled && !self.claims.has_ghosts() && !self.kept_ranges {
             return;
         }
         let mut keep = Set::default();
@@ -280,10 +280,11 @@ impl Planner {
         let kept = self.claims.lay_ghosts(&keep);
         let ports = self.services.values().flat_map(|s| &s.ports);
         let owned: Set<&RangeKey> = ports.flat_map(|p| &p.ranges).collect();
-        let gone = self.ranges.iter().filter(|r| !owned.contains(r));
-        parts
-            .range_deletes
-            .extend(gone.filter(|r| !kept.contains(&r.service.get())));
+        let nobodys = self.ranges.iter().filter(|r| !owned.contains(r));
+        let (kept_ranges, gone): (Vec<RangeKey>, Vec<RangeKey>) =
+            nobodys.partition(|r| kept.contains(&r.service.get()));
+        self.kept_ranges = !kept_ranges.is_empty();
+        parts.range_deletes.extend(gone);
         let idle: Vec<u32> = self.ghost_services.difference(&kept).copied().collect();
         for id in idle {
             self.ghost_services.remove(&id);

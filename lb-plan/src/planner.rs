@@ -105,6 +105,9 @@ pub struct Planner {
     pub(crate) freed: bool,
     /// What was restored may have to be deleted.
     pub(crate) unsettled: bool,
+    /// Source ranges of before are there that belong to a service that there was no
+    /// room for: who takes its place may not want them.
+    pub(crate) kept_ranges: bool,
     pub(crate) backends: Backends,
     pub(crate) tables: Tables,
     pub(crate) ghosts: Ghosts,
@@ -136,6 +139,7 @@ impl Planner {
             synced: false,
             freed: false,
             unsettled: false,
+            kept_ranges: false,
             backends: Backends::new(limits.backends),
             tables: Tables::new(limits.slots),
             ghosts: Ghosts::default(),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     full,
-    world::{Event, World, contested, events, plan, roomy, shape},
+    world::{Event, Shape, World, contested, events, plan, roomy, shape},
 };
 use lb_common::FrontendKey;
 use lb_plan::Limits;
@@ -169,4 +169,59 @@ proptest! {
         let usage = world.planner.usage();
         prop_assert_eq!((usage.backend_ids, usage.services, usage.slots), (0, 0, 0));
     }
+}
+
+/// A service whose change did not fit at first after a restart leaves no source range of
+/// before behind.
+#[test]
+fn what_was_there_before_a_restart_goes_with_a_service_that_has_no_room() {
+    let limits = Limits {
+        frontends: 8,
+        backends: 5,
+        services: 3,
+        slots: 502,
+        ranges: 2,
+        grace: 0,
+        batch_slots: 400,
+    };
+    let alone = Shape {
+        endpoints: Vec::new(),
+        internal_local: false,
+        external_local: false,
+        node_port: false,
+        load_balancer: None,
+        shared: None,
+        affinity: false,
+        udp: false,
+        dual_stack: false,
+        weighted: false,
+    };
+    let mut world = World::new(limits);
+    for event in [
+        Event::Upsert(
+            1,
+            Shape {
+                load_balancer: Some(1),
+                ..alone.clone()
+            },
+        ),
+        Event::Apply,
+        Event::Upsert(
+            1,
+            Shape {
+                endpoints: vec![(0, 1), (1, 1)],
+                dual_stack: true,
+                ..alone.clone()
+            },
+        ),
+        Event::Crash(0),
+        Event::Upsert(2, alone),
+    ] {
+        world.happen(event);
+    }
+    world.drain();
+    world.happen(Event::Remove(1));
+    world.happen(Event::Remove(2));
+    world.drain();
+    assert!(world.maps.is_empty(), "{:?}", world.maps.ranges);
 }

@@ -26,18 +26,18 @@ pub(crate) const SERVICES: u8 = 6;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     /// Host part and state of each endpoint.
-    endpoints: Vec<(u8, u8)>,
-    internal_local: bool,
-    external_local: bool,
-    node_port: bool,
+    pub(crate) endpoints: Vec<(u8, u8)>,
+    pub(crate) internal_local: bool,
+    pub(crate) external_local: bool,
+    pub(crate) node_port: bool,
     /// A load-balancer IP, and which source ranges.
-    load_balancer: Option<u8>,
+    pub(crate) load_balancer: Option<u8>,
     /// An external IP that other services may claim too.
-    shared: Option<u8>,
-    affinity: bool,
-    udp: bool,
-    dual_stack: bool,
-    weighted: bool,
+    pub(crate) shared: Option<u8>,
+    pub(crate) affinity: bool,
+    pub(crate) udp: bool,
+    pub(crate) dual_stack: bool,
+    pub(crate) weighted: bool,
 }
 
 pub(crate) fn shape() -> impl Strategy<Value = Shape> {
