@@ -32,7 +32,8 @@ pub struct CtKey<A> {
     pub sport: Be16,
     /// Destination port.
     pub dport: Be16,
-    /// IP protocol number, zero-extended, so that no byte of the key is padding.
+    /// IP protocol number, zero-extended, so that no byte of the key is padding;
+    /// with [`FRAGMENT`] for fragments.
     pub proto: u32,
 }
 
@@ -65,6 +66,10 @@ pub struct CtEntry<A> {
     /// this one too, at least every [`NEWS_TICKS`].
     pub last_seen: u32,
 }
+
+/// Set in [`CtKey::proto`] where the entry says where the later fragments of a
+/// datagram go: the key's ports are then the datagram's identification.
+pub const FRAGMENT: u32 = 1 << 8;
 
 /// How often a flow's directions tell each other that they are alive, in ticks.
 pub const NEWS_TICKS: u32 = 8;
@@ -168,6 +173,8 @@ pub mod ct_flags {
     pub const SIGHTS: u32 = FIN | SYN | RST | SEEN;
     /// [`SIGHTS`] of the other direction lie so many bits higher.
     pub const PEER_SHIFT: u32 = 8;
+    /// What was seen in either direction.
+    pub const ALL_SIGHTS: u32 = SIGHTS | SIGHTS << PEER_SHIFT;
 }
 
 macro_rules! plain {

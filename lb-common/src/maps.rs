@@ -53,6 +53,8 @@ pub mod frontend_flags {
     pub const NODE_ADDR: u32 = 1 << 4;
     /// The frontend is a NodePort.
     pub const NODE_PORT: u32 = 1 << 5;
+    /// No frontend of the vip has a backend: pings are not answered.
+    pub const EMPTY: u32 = 1 << 6;
 }
 
 /// A backend, at the index of its id. Id 0 is never used.

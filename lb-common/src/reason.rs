@@ -62,6 +62,7 @@ reasons! {
     20 WriteFailed "write_failed" Drop "The packet could not be rewritten.";
     21 LeftToTc "left_to_tc" Pass "XDP left the packet to TC: it exceeds the MTU, as joined segments do that fit one by one.";
     22 ConntrackBusy "conntrack_busy" Drop "Other CPUs kept the flow's bucket of conntrack locked.";
+    23 IcmpError "icmp_error" Pass "An ICMP error about a known flow was translated.";
 }
 
 /// Number of reasons, and of counters.

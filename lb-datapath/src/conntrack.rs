@@ -4,7 +4,7 @@
 //! other direction is told to it (`table::hit`).
 
 use lb_common::{
-    conntrack::{NEWS_TICKS, TICK_SHIFT},
+    conntrack::{FRAGMENT, NEWS_TICKS, TICK_SHIFT},
     ct_flags::{FIN, LIVE, PEER_SHIFT, REPLY, RST, SEEN, SIGHTS},
     proto,
 };
@@ -39,7 +39,7 @@ macro_rules! states {
 }
 
 states! {
-    Opening "TCP, opening" 60
+    Opening "opening" 60
         "Linux TCP_CONNTRACK_SYN_RECV 60 s; Cilium bpf-ct-timeout-regular-tcp-syn 1m";
     Established "TCP, established" 8000
         "Cilium bpf-ct-timeout-service-tcp 2h13m20s: longer than Linux's tcp_keepalive_time of 7200 s";
@@ -47,14 +47,16 @@ states! {
         "kube-proxy conntrack.tcpCloseWaitTimeout 1h";
     Closed "TCP, closed by both sides" 30
         "Linux TCP_CONNTRACK_LAST_ACK 30 s";
-    Reset "TCP, reset" 10
-        "Linux TCP_CONNTRACK_CLOSE 10 s; Cilium bpf-ct-timeout-regular-tcp-fin 10s";
+    Reset "reset" 10
+        "Linux TCP_CONNTRACK_CLOSE and SCTP_CONNTRACK_CLOSED 10 s; Cilium bpf-ct-timeout-regular-tcp-fin 10s";
     Udp "UDP, no reply yet" 30
         "Linux UDP_CT_UNREPLIED 30 s";
     UdpReplied "UDP, replied" 120
         "Linux UDP_CT_REPLIED 120 s";
-    Sctp "SCTP" 210
+    Sctp "SCTP, established" 210
         "Linux SCTP_CONNTRACK_ESTABLISHED 210 s: heartbeats come every 30 s";
+    Fragments "fragments of a datagram" 30
+        "Linux net.ipv4.ipfrag_time 30 s";
     Other "other protocols" 60
         "Cilium bpf-ct-timeout-regular-any 1m";
 }
@@ -92,7 +94,16 @@ impl State {
             };
         }
         if protocol == proto::SCTP as u32 {
-            Self::Sctp
+            return if either & RST != 0 {
+                Self::Reset
+            } else if both & SEEN == 0 {
+                Self::Opening
+            } else {
+                Self::Sctp
+            };
+        }
+        if protocol & FRAGMENT != 0 {
+            Self::Fragments
         } else {
             Self::Other
         }
@@ -108,7 +119,10 @@ impl State {
     /// when there is no room.
     #[inline(always)]
     pub const fn is_expendable(self) -> bool {
-        matches!(self, Self::Opening | Self::Closed | Self::Reset | Self::Udp)
+        matches!(
+            self,
+            Self::Opening | Self::Closed | Self::Reset | Self::Udp | Self::Fragments
+        )
     }
 }
 
@@ -206,7 +220,15 @@ mod tests {
         about(lives(UDP, SEEN, SEEN, 0), 120);
         about(lives(UDP, 0, SEEN, REPLY), 30);
         about(lives(UDP, SEEN, SEEN, REPLY), 120);
-        about(lives(u32::from(proto::SCTP), SEEN, 0, 0), 210);
+        for (own, peer, seconds) in [
+            (SYN, 0, 60),
+            (SYN | SEEN, SYN | SEEN, 210),
+            (SEEN | RST, SEEN, 10),
+            (SEEN, SEEN | RST, 10),
+        ] {
+            about(lives(u32::from(proto::SCTP), own, peer, 0), seconds);
+        }
+        about(lives(FRAGMENT | UDP, 0, 0, REPLY), 30);
         about(lives(1, 0, 0, 0), 60);
     }
 

@@ -3,25 +3,37 @@
 use lb_common::{CtKey, Reason, ct_flags, hash};
 
 use crate::{
-    Outcome,
+    Outcome, Verdict,
     env::Env,
     family::Family,
     nat,
     packet::Packet,
     parse::{self, Headers},
+    portless,
     select::filtered,
     table,
     tables::{Account, Hit, Tables, Touch},
 };
 
-/// The egress pipeline.
-#[inline(always)]
+/// The egress pipeline, whole.
 pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
+    main(p, t, e).or_portless(|| portless(p, t, e))
+}
+
+/// The egress pipeline, for all packets but those without ports.
+#[inline(always)]
+pub fn main<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
     let none = Outcome::pass(Reason::NotOurs);
     let Some(mut h) = F::parse(p) else {
         return none;
     };
-    if !h.has_ports() || parse::ports(p, &mut h).is_none() {
+    if !h.has_ports() {
+        return match h.may_follow() {
+            true => Outcome::new(Verdict::Portless, Reason::NotOurs),
+            false => none,
+        };
+    }
+    if parse::ports(p, &mut h).is_none() {
         return none;
     }
     let key = &h.tuple;
@@ -33,7 +45,7 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
     let Some(hit) = lookup(t, e, &h, bytes) else {
         return none;
     };
-    if hit.flags & (ct_flags::REPLY | ct_flags::SNAT | ct_flags::LEFT) != ct_flags::REPLY {
+    if !is_ours(hit.flags) {
         return none;
     }
     if h.flags & ct_flags::SYN != 0 && is_over(hit.flags) {
@@ -49,15 +61,59 @@ pub fn egress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e
             connections: 0,
         });
     }
+    if h.is_first_fragment()
+        && !E::DRY
+        && let Err(reason) = portless::remember(t, e, &h, &hit)
+    {
+        return dropped::<F, T, E>(t, reason, bytes);
+    }
     match nat::apply::<F, P>(p, &h, &hit, false) {
         Some(()) => Outcome::pass(Reason::Reply),
-        None => {
-            if !E::DRY {
-                t.count(Reason::WriteFailed, bytes);
-            }
-            Outcome::drop(Reason::WriteFailed)
+        None => dropped::<F, T, E>(t, Reason::WriteFailed, bytes),
+    }
+}
+
+#[inline(always)]
+fn dropped<F: Family, T: Tables<F>, E: Env<F>>(t: &T, reason: Reason, bytes: u32) -> Outcome {
+    if !E::DRY {
+        t.count(reason, bytes);
+    }
+    Outcome::drop(reason)
+}
+
+/// Whether packets of an entry with these [`ct_flags`] are translated here.
+#[inline(always)]
+fn is_ours(flags: u32) -> bool {
+    flags & (ct_flags::REPLY | ct_flags::SNAT | ct_flags::LEFT) == ct_flags::REPLY
+}
+
+/// The egress pipeline for packets without TCP, UDP or SCTP header: later fragments of
+/// replies, and ICMP errors about requests.
+#[inline(always)]
+pub fn portless<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
+    let Some(h) = F::parse(p) else {
+        return Outcome::pass(Reason::NotOurs);
+    };
+    let h = &h;
+    let mut hit = Hit::nothing(&h.tuple);
+    let bytes = p.len();
+    let Some(kind) = portless::find::<F, P, T, E>(p, t, e, h, &mut hit) else {
+        return Outcome::pass(Reason::NotOurs);
+    };
+    if !is_ours(hit.flags) {
+        return Outcome::pass(Reason::NotOurs);
+    }
+    if portless::apply::<F, P>(p, h, &hit, false).is_none() {
+        return dropped::<F, T, E>(t, Reason::WriteFailed, bytes);
+    }
+    let reason = kind.reason(Reason::Reply);
+    if !E::DRY {
+        portless::account(t, kind, &hit, bytes);
+        if reason == Reason::IcmpError {
+            t.count(reason, bytes);
         }
     }
+    Outcome::pass(reason)
 }
 
 /// What conntrack knows of the packet.

@@ -9,7 +9,7 @@ use lb_common::{
 use crate::{
     csum::Sum,
     nat,
-    packet::Packet,
+    packet::{ETH_LEN, Packet},
     parse::{self, Headers},
     refuse,
     table::Words,
@@ -31,6 +31,8 @@ pub trait Family: Copy + 'static {
     fn narrow(addr: &Addr) -> Self::Addr;
     /// Parses the IP header; `None` where there is none of this family.
     fn parse<P: Packet>(p: &P) -> Option<Headers<Self::Addr>>;
+    /// Parses an IP header at an offset, and no extension headers.
+    fn parse_quoted<P: Packet>(p: &P, at: u32) -> Option<Headers<Self::Addr>>;
     /// Writes addresses, ports and TTL; `addrs` is the change of the addresses' sum.
     #[must_use]
     fn write<P: Packet>(
@@ -40,10 +42,18 @@ pub trait Family: Copy + 'static {
         addrs: Sum,
         ttl: u8,
     ) -> Option<()>;
+    /// Writes source and destination address and TTL, and in IPv4 the header's checksum.
+    #[must_use]
+    fn write_ip<P: Packet>(
+        p: &mut P,
+        h: &Headers<Self::Addr>,
+        to: (Self::Addr, Self::Addr),
+        ttl: u8,
+    ) -> Option<()>;
     /// Exchanges source and destination address: no checksum changes.
     #[must_use]
     fn write_addrs<P: Packet>(p: &mut P, h: &Headers<Self::Addr>) -> Option<()> {
-        let at = crate::packet::ETH_LEN + if Self::V6 { 8 } else { 12 };
+        let at = ETH_LEN + if Self::V6 { 8 } else { 12 };
         p.write(at, &h.tuple.dst)?;
         p.write(at + size_of::<Self::Addr>() as u32, &h.tuple.src)
     }
@@ -89,7 +99,11 @@ impl Family for V4 {
     }
     #[inline(always)]
     fn parse<P: Packet>(p: &P) -> Option<Headers<Be32>> {
-        parse::ipv4(p)
+        parse::ipv4(p, ETH_LEN)
+    }
+    #[inline(always)]
+    fn parse_quoted<P: Packet>(p: &P, at: u32) -> Option<Headers<Be32>> {
+        parse::ipv4(p, at)
     }
     #[inline(always)]
     fn write<P: Packet>(
@@ -100,6 +114,20 @@ impl Family for V4 {
         ttl: u8,
     ) -> Option<()> {
         nat::write4(p, h, to, addrs, ttl)
+    }
+    #[inline(always)]
+    fn write_ip<P: Packet>(
+        p: &mut P,
+        h: &Headers<Be32>,
+        (src, dst): (Be32, Be32),
+        ttl: u8,
+    ) -> Option<()> {
+        let addrs = Sum::ZERO
+            .without(&h.tuple.src)
+            .without(&h.tuple.dst)
+            .with(&src)
+            .with(&dst);
+        p.write(ETH_LEN + 8, &nat::tail4(h, (src, dst), addrs, ttl))
     }
     #[inline(always)]
     fn answer<P: Packet>(p: &mut P, h: &Headers<Be32>, payload: (u8, u32)) -> Option<()> {
@@ -151,6 +179,10 @@ impl Family for V6 {
         parse::ipv6(p)
     }
     #[inline(always)]
+    fn parse_quoted<P: Packet>(p: &P, at: u32) -> Option<Headers<Addr>> {
+        parse::ipv6_header(p, at)
+    }
+    #[inline(always)]
     fn write<P: Packet>(
         p: &mut P,
         h: &Headers<Addr>,
@@ -159,6 +191,19 @@ impl Family for V6 {
         ttl: u8,
     ) -> Option<()> {
         nat::write6(p, h, to, ttl)
+    }
+    #[inline(always)]
+    fn write_ip<P: Packet>(
+        p: &mut P,
+        h: &Headers<Addr>,
+        (src, dst): (Addr, Addr),
+        ttl: u8,
+    ) -> Option<()> {
+        if ttl != h.ttl {
+            p.write(ETH_LEN + 7, &ttl)?;
+        }
+        p.write(ETH_LEN + 8, &src)?;
+        p.write(ETH_LEN + 24, &dst)
     }
     #[inline(always)]
     fn answer<P: Packet>(p: &mut P, h: &Headers<Addr>, payload: (u8, u32)) -> Option<()> {

@@ -147,7 +147,7 @@ fn record<F: Family, T: Tables<F>, E: Env<F>>(
 
 /// The reason of an insertion that failed for want of room.
 #[inline(always)]
-fn no_room(error: InsertError) -> Reason {
+pub(crate) fn no_room(error: InsertError) -> Reason {
     match error {
         InsertError::Busy => Reason::ConntrackBusy,
         _ => Reason::ConntrackFull,
@@ -236,21 +236,25 @@ fn find<F: Family, T: Tables<F>>(
     };
     match t.frontend(&key) {
         Some(frontend) => Ok(frontend),
-        None if is_vip_only::<F, T>(t, h, scope) => Err(Reason::UnknownPort),
+        None if vip_only::<F, T>(t, h, scope).is_some() => Err(Reason::UnknownPort),
         None => Err(Reason::NotOurs),
     }
 }
 
-/// Whether a packet's destination is a vip, and not an address of the node
-/// besides: what the vip does not serve goes nowhere.
+/// The [`frontend_flags`] of a packet's destination, where that is a vip, and not an
+/// address of the node besides: what the vip does not serve goes nowhere.
 #[inline(never)]
-pub(crate) fn is_vip_only<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>, scope: u8) -> bool {
+pub(crate) fn vip_only<F: Family, T: Tables<F>>(
+    t: &T,
+    h: &Headers<F::Addr>,
+    scope: u8,
+) -> Option<u32> {
     let key = FrontendKey {
         addr: F::wide(h.tuple.dst),
         port: lb_common::Be16::new(0),
         proto: 0,
         scope,
     };
-    t.frontend(&key)
-        .is_some_and(|vip| vip.flags & frontend_flags::NODE_ADDR == 0)
+    let flags = t.frontend(&key)?.flags;
+    (flags & frontend_flags::NODE_ADDR == 0).then_some(flags)
 }

@@ -1,7 +1,7 @@
 //! Packets from a client: towards a backend, or back to a client that was
 //! hidden behind the node's address.
 
-use lb_common::{Reason, ct_flags, hash, proto};
+use lb_common::{Reason, ct_flags, frontend_flags, hash, proto};
 
 use crate::{
     Hook, Outcome, Verdict,
@@ -10,15 +10,21 @@ use crate::{
     flow, nat,
     packet::Packet,
     parse::{self, Headers},
-    refuse,
+    portless, refuse,
     select::filtered,
     table,
     tables::{Account, Hit, Maps, Tables, Touch},
 };
 
-/// The ingress pipeline.
-#[inline(always)]
+/// The ingress pipeline, whole.
 pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
+    main(p, t, e).or_portless(|| portless(p, t, e))
+}
+
+/// The ingress pipeline, for all packets but those without ports: the verifier would
+/// follow these through all that was found out before.
+#[inline(always)]
+pub fn main<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
     let Some(mut h) = F::parse(p) else {
         return Outcome::pass(Reason::NotOurs);
     };
@@ -33,6 +39,9 @@ pub fn ingress<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, 
     }
     if !p.is_for_node() {
         return Outcome::pass(Reason::NotOurs);
+    }
+    if !h.has_ports() {
+        return Outcome::new(Verdict::Portless, Reason::NotOurs);
     }
     // An answer of ours has another length.
     let bytes = p.len();
@@ -51,9 +60,6 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     e: &E,
     h: &mut Headers<F::Addr>,
 ) -> Outcome {
-    if !h.has_ports() {
-        return portless(p, t, e.hook(), h);
-    }
     if parse::ports(p, h).is_none() {
         return truncated::<F, T>(t, e.hook(), h);
     }
@@ -75,7 +81,9 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     if !known {
         let opened = match frontend {
             true => flow::open(t, e, h, &mut hit, p.len()),
-            false if flow::is_vip_only::<F, T>(t, h, e.hook().scope) => Err(Reason::UnknownPort),
+            false if flow::vip_only::<F, T>(t, h, e.hook().scope).is_some() => {
+                Err(Reason::UnknownPort)
+            }
             false => Err(Reason::NotOurs),
         };
         if let Err(reason) = opened {
@@ -87,15 +95,38 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
         return Outcome::pass(reason);
     }
     if !E::DRY {
-        t.account(&Account {
-            service: hit.service,
-            backend: hit.backend,
-            packets: 1,
-            bytes: p.len(),
-            connections: u32::from(!known),
-        });
+        if h.is_first_fragment()
+            && let Err(reason) = portless::remember(t, e, h, &hit)
+        {
+            return Outcome::drop(reason);
+        }
+        t.account(&account(&hit, p.len(), !known));
     }
-    forward::<F, P, E>(p, e, h, &hit, reason)
+    let passage = Passage {
+        h,
+        hit: &hit,
+        reason,
+    };
+    forward(p, e, &passage, |p, hop| nat::apply::<F, P>(p, h, &hit, hop))
+}
+
+/// What a packet of a flow, or the first one of it, adds to the counters.
+#[inline(always)]
+fn account<A>(hit: &Hit<A>, bytes: u32, opens: bool) -> Account {
+    Account {
+        service: hit.service,
+        backend: hit.backend,
+        packets: 1,
+        bytes,
+        connections: u32::from(opens),
+    }
+}
+
+/// A packet that goes on: what it was, what to write into it, and why it passes.
+struct Passage<'a, F: Family> {
+    h: &'a Headers<F::Addr>,
+    hit: &'a Hit<F::Addr>,
+    reason: Reason,
 }
 
 /// What becomes of a packet that opened no flow.
@@ -155,30 +186,31 @@ fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
         }
     };
     let over = hit.flags & (ct_flags::FIN | ct_flags::RST) != 0;
-    known && !(h.opens && over)
+    known && !(h.opens() && over)
 }
 
-/// Translates a packet and sends it on.
+/// Translates a packet by `write`, which is told whether the packet is forwarded here,
+/// and sends it on.
 #[inline(always)]
 fn forward<F: Family, P: Packet, E: Env<F>>(
     p: &mut P,
     e: &E,
-    h: &Headers<F::Addr>,
-    hit: &Hit<F::Addr>,
-    reason: Reason,
+    passage: &Passage<'_, F>,
+    write: impl FnOnce(&mut P, bool) -> Option<()>,
 ) -> Outcome {
     let failed = Outcome::drop(Reason::WriteFailed);
-    if hit.flags & (ct_flags::SNAT | ct_flags::HAIRPIN) == ct_flags::SNAT {
-        return leave(p, e, h, hit, reason);
+    let flags = passage.hit.flags;
+    if flags & (ct_flags::SNAT | ct_flags::HAIRPIN) == ct_flags::SNAT {
+        return leave(p, e, passage, write);
     }
-    if nat::apply::<F, P>(p, h, hit, false).is_none() {
+    if write(p, false).is_none() {
         return failed;
     }
-    if hit.flags & ct_flags::HAIRPIN == 0 {
-        return Outcome::pass(reason);
+    if flags & ct_flags::HAIRPIN == 0 {
+        return Outcome::pass(passage.reason);
     }
     match nat::swap_link_addrs(p) {
-        Some(()) => Outcome::new(Verdict::TurnAround, reason),
+        Some(()) => Outcome::new(Verdict::TurnAround, passage.reason),
         None => failed,
     }
 }
@@ -189,15 +221,15 @@ fn forward<F: Family, P: Packet, E: Env<F>>(
 fn leave<F: Family, P: Packet, E: Env<F>>(
     p: &mut P,
     e: &E,
-    h: &Headers<F::Addr>,
-    hit: &Hit<F::Addr>,
-    reason: Reason,
+    passage: &Passage<'_, F>,
+    write: impl FnOnce(&mut P, bool) -> Option<()>,
 ) -> Outcome {
+    let h = passage.h;
     if h.ttl <= 1 {
         return Outcome::drop(Reason::TtlExceeded);
     }
     let len = if p.is_gso() { 0 } else { h.len };
-    let route = e.route(h.tuple.proto, hit, len);
+    let route = e.route(h.tuple.proto, passage.hit, len);
     let verdict = match route.way {
         // The generic hook sees joined segments, and cannot tell: TC can.
         Way::None if route.reason == Reason::TooBig && !e.hook().can_resolve => {
@@ -209,37 +241,80 @@ fn leave<F: Family, P: Packet, E: Env<F>>(
         Way::Unresolved => Verdict::RedirectNeigh,
         Way::Hop => Verdict::Redirect,
     };
-    let mut written = nat::apply::<F, P>(p, h, hit, true);
+    let mut written = write(p, true);
     if verdict == Verdict::Redirect {
         written = written.and_then(|()| nat::set_link_addrs(p, route.dst, route.src));
     }
     match written {
         Some(()) => Outcome {
             verdict,
-            reason,
+            reason: passage.reason,
             ifindex: route.ifindex,
         },
         None => Outcome::drop(Reason::WriteFailed),
     }
 }
 
-/// A packet to a vip without TCP or UDP header: pings are answered; later
-/// fragments and other protocols are dropped, unless the vip is the node's.
+/// The ingress pipeline for packets to a vip without TCP, UDP or SCTP header: later
+/// fragments and ICMP errors go where their flow does; pings are answered; the rest is
+/// dropped, unless the vip is the node's.
 #[inline(always)]
-fn portless<F: Family, P: Packet, T: Tables<F>>(
+pub fn portless<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: &E) -> Outcome {
+    let Some(h) = F::parse(p) else {
+        return Outcome::pass(Reason::NotOurs);
+    };
+    let bytes = p.len();
+    let outcome = without_ports(p, t, e, &h);
+    if outcome.counted() && !E::DRY {
+        t.count(outcome.reason, bytes);
+    }
+    outcome
+}
+
+#[inline(always)]
+fn without_ports<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
+    p: &mut P,
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+) -> Outcome {
+    let mut hit = Hit::nothing(&h.tuple);
+    let Some(kind) = portless::find::<F, P, T, E>(p, t, e, h, &mut hit) else {
+        return of_no_flow(p, t, e.hook(), h);
+    };
+    let reason = reason_of(hit.flags, true);
+    if reason == Reason::NotOurs {
+        return Outcome::pass(reason);
+    }
+    if !E::DRY {
+        portless::account(t, kind, &hit, p.len());
+    }
+    let passage = Passage {
+        h,
+        hit: &hit,
+        reason: kind.reason(reason),
+    };
+    forward(p, e, &passage, |p, hop| {
+        portless::apply::<F, P>(p, h, &hit, hop)
+    })
+}
+
+/// A packet to a vip, without ports, that belongs to no flow.
+#[inline(always)]
+fn of_no_flow<F: Family, P: Packet, T: Tables<F>>(
     p: &mut P,
     t: &T,
     hook: Hook,
     h: &Headers<F::Addr>,
 ) -> Outcome {
-    if !flow::is_vip_only::<F, T>(t, h, hook.scope) {
+    let Some(vip) = flow::vip_only::<F, T>(t, h, hook.scope) else {
         return Outcome::pass(Reason::NotOurs);
-    }
-    if h.later_fragment {
+    };
+    if h.is_later_fragment() {
         return Outcome::drop(Reason::Fragment);
     }
     if h.proto() == if F::V6 { proto::ICMPV6 } else { proto::ICMP } {
-        return refuse::echo::<F, P>(p, h);
+        return refuse::echo::<F, P>(p, h, vip & frontend_flags::EMPTY == 0);
     }
     Outcome::drop(Reason::UnknownPort)
 }
@@ -247,7 +322,7 @@ fn portless<F: Family, P: Packet, T: Tables<F>>(
 /// A packet that ends before its ports do.
 #[inline(always)]
 fn truncated<F: Family, T: Tables<F>>(t: &T, hook: Hook, h: &Headers<F::Addr>) -> Outcome {
-    if flow::is_vip_only::<F, T>(t, h, hook.scope) {
+    if flow::vip_only::<F, T>(t, h, hook.scope).is_some() {
         Outcome::drop(Reason::Malformed)
     } else {
         Outcome::pass(Reason::NotOurs)

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod conntrack;
+pub mod crc32c;
 pub mod csum;
 pub mod egress;
 pub mod env;
@@ -22,6 +23,7 @@ pub mod ingress;
 pub mod nat;
 pub mod packet;
 pub mod parse;
+pub mod portless;
 pub mod refuse;
 pub mod select;
 pub mod socket;
@@ -49,6 +51,9 @@ pub enum Verdict {
     Redirect,
     /// Out of [`Outcome::ifindex`]; the stack finds the next hop's link address.
     RedirectNeigh,
+    /// Not decided: a later fragment or an ICMP message, for the part of the pipeline
+    /// that takes [`portless`] packets.
+    Portless,
 }
 
 /// A verdict and why. No field is ever undefined: the verifier of older kernels
@@ -93,6 +98,14 @@ impl Outcome {
             self.reason,
             Reason::NotOurs | Reason::Established | Reason::Reply
         )
+    }
+    /// Whether a packet that has no ports is still to be looked at.
+    #[inline(always)]
+    pub fn or_portless(self, decide: impl FnOnce() -> Self) -> Self {
+        match self.verdict {
+            Verdict::Portless => decide(),
+            _ => self,
+        }
     }
 }
 

@@ -59,9 +59,13 @@ fn rewrite<F: Family, P: Packet>(
         .sub16(from.dport.raw())
         .add16(to.sport.raw())
         .add16(to.dport.raw());
+    let l4_len = h.len.wrapping_sub(h.l4() - ETH_LEN);
+    if h.proto() == proto::SCTP {
+        fix_sctp_csum::<F, P>(p, h, to, l4_len)?;
+        return F::write(p, h, to, addrs, h.ttl - u8::from(hop));
+    }
     let udp = h.proto() == proto::UDP;
-    let field = h.l4 + if udp { 6 } else { 16 };
-    let l4_len = h.len.wrapping_sub(h.l4 - ETH_LEN);
+    let field = h.l4() + if udp { 6 } else { 16 };
     let delta = Delta {
         addrs,
         ports,
@@ -69,6 +73,33 @@ fn rewrite<F: Family, P: Packet>(
     };
     p.fix_l4_csum(field, &delta, udp)?;
     F::write(p, h, to, addrs, h.ttl - u8::from(hop))
+}
+
+/// Corrects an SCTP packet's checksum, of which addresses are no part. It is of the
+/// whole datagram, so that a fragment's ports cannot change. A checksum of zero is
+/// left to a device that is to compute it (`CHECKSUM_PARTIAL`), as is one packet in
+/// four billion, which is then lost.
+#[inline(never)]
+fn fix_sctp_csum<F: Family, P: Packet>(
+    p: &mut P,
+    h: &Headers<F::Addr>,
+    to: &Hit<F::Addr>,
+    len: u32,
+) -> Option<()> {
+    let from = &h.tuple;
+    let word = |sport: Be16, dport: Be16| u32::from(dport.raw()) << 16 | u32::from(sport.raw());
+    let ports = word(from.sport, from.dport) ^ word(to.sport, to.dport);
+    if ports == 0 {
+        return Some(());
+    }
+    if h.is_first_fragment() {
+        return None;
+    }
+    let field: u32 = p.read(h.l4() + 8)?;
+    if field == 0 {
+        return Some(());
+    }
+    p.write(h.l4() + 8, &(field ^ P::crc32c(ports, len & 0xffff)))
 }
 
 /// Exchanges source and destination of the Ethernet header.
@@ -90,7 +121,7 @@ pub fn set_link_addrs<P: Packet>(p: &mut P, dst: [u16; 3], src: [u16; 3]) -> Opt
 /// header without options: one write does it all.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Tail4 {
+pub(crate) struct Tail4 {
     ttl: u8,
     proto: u8,
     csum: u16,
@@ -113,6 +144,21 @@ struct Tail4AndPorts {
     ports: Ports,
 }
 
+/// The tail of an IPv4 header with these addresses, which differ from the old ones by
+/// `addrs`, and this TTL.
+#[inline(always)]
+pub(crate) fn tail4(h: &Headers<Be32>, to: (Be32, Be32), addrs: Sum, ttl: u8) -> Tail4 {
+    let word = |ttl: u8| u16::from_ne_bytes([ttl, h.proto()]);
+    let delta = addrs.sub16(word(h.ttl)).add16(word(ttl));
+    Tail4 {
+        ttl,
+        proto: h.proto(),
+        csum: delta.update(h.csum),
+        src: to.0,
+        dst: to.1,
+    }
+}
+
 /// [`Family::write`] for IPv4.
 #[inline(always)]
 pub(crate) fn write4<P: Packet>(
@@ -122,24 +168,16 @@ pub(crate) fn write4<P: Packet>(
     addrs: Sum,
     ttl: u8,
 ) -> Option<()> {
-    let word = |ttl: u8| u16::from_ne_bytes([ttl, h.proto()]);
-    let delta = addrs.sub16(word(h.ttl)).add16(word(ttl));
-    let tail = Tail4 {
-        ttl,
-        proto: h.proto(),
-        csum: delta.update(h.csum),
-        src: to.src,
-        dst: to.dst,
-    };
+    let tail = tail4(h, (to.src, to.dst), addrs, ttl);
     let ports = Ports {
         sport: to.sport,
         dport: to.dport,
     };
-    if h.l4 == ETH_LEN + 20 {
+    if h.l4() == ETH_LEN + 20 {
         p.write(ETH_LEN + 8, &Tail4AndPorts { tail, ports })
     } else {
         p.write(ETH_LEN + 8, &tail)?;
-        p.write(h.l4, &ports)
+        p.write(h.l4(), &ports)
     }
 }
 
@@ -176,10 +214,10 @@ pub(crate) fn write6<P: Packet>(
         sport: to.sport,
         dport: to.dport,
     };
-    if h.l4 == ETH_LEN + 40 {
+    if h.l4() == ETH_LEN + 40 {
         p.write(ETH_LEN + 8, &Addrs6AndPorts { addrs, ports })
     } else {
         p.write(ETH_LEN + 8, &addrs)?;
-        p.write(h.l4, &ports)
+        p.write(h.l4(), &ports)
     }
 }

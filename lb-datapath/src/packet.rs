@@ -3,7 +3,7 @@
 use bytemuck::{NoUninit, Pod, Zeroable, checked::CheckedBitPattern};
 use lb_common::{Addr, Be16, Be32};
 
-use crate::csum::Sum;
+use crate::{crc32c, csum::Sum};
 
 /// A frame that starts with its Ethernet header.
 pub trait Packet {
@@ -15,7 +15,9 @@ pub trait Packet {
         self.len() == 0
     }
 
-    /// Reads a value at an offset; `None` where the frame ends before it does.
+    /// Reads a value at an offset; `None` where the frame ends before it does. Of two
+    /// bytes at least: the verifier does not understand the check of a single one
+    /// (`find_good_pkt_pointers`).
     fn read<T: CheckedBitPattern + Pod>(&self, off: u32) -> Option<T>;
 
     /// Writes a value at an offset; `None` where the frame ends before it does.
@@ -26,6 +28,11 @@ pub trait Packet {
     /// means none (RFC 768), stays.
     #[must_use]
     fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()>;
+
+    /// Runs [`crc32c::change`].
+    fn crc32c(change: u32, len: u32) -> u32 {
+        crc32c::change(change, len)
+    }
 
     /// Whether the link layer brought the frame for the node, and not for another
     /// station, or for many: a switch floods what it has not learned, to every

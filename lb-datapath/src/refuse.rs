@@ -17,7 +17,7 @@ use crate::{
 const TTL: u8 = 64;
 
 /// Tells the client that there is nobody: TCP by a reset (RFC 9293, section
-/// 3.10.7.1), UDP by an ICMP port unreachable (RFC 792, RFC 4443). A packet
+/// 3.10.7.1), UDP and others by an ICMP port unreachable (RFC 792, RFC 4443). A packet
 /// that deserves no answer, or for which there is no room, is dropped.
 #[inline(never)]
 pub fn refuse<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>, reason: Reason) -> Outcome {
@@ -32,15 +32,19 @@ pub fn refuse<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>, reason: Rea
     }
 }
 
-/// Answers a ping to a vip; other ICMP messages pass.
+/// Answers a ping to a vip that is `served`, and drops one to a vip without backends;
+/// other ICMP messages pass.
 #[inline(never)]
-pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
+pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>, served: bool) -> Outcome {
     let (request, reply) = if F::V6 { (128, 129) } else { (8, 0) };
-    let Some(head) = p.read::<[u8; 4]>(h.l4) else {
+    let Some(head) = p.read::<[u8; 4]>(h.l4()) else {
         return Outcome::drop(Reason::Malformed);
     };
     if head[0] != request || head[1] != 0 {
         return Outcome::pass(Reason::NotOurs);
+    }
+    if !served {
+        return Outcome::drop(Reason::NoEndpoints);
     }
     let word = |kind: u8| u16::from_ne_bytes([kind, 0]);
     let delta = Sum::ZERO.sub16(word(request)).add16(word(reply));
@@ -52,7 +56,7 @@ pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
     }
     let [hi, lo] = csum.to_ne_bytes();
     let written = p
-        .write(h.l4, &[reply, 0, hi, lo])
+        .write(h.l4(), &[reply, 0, hi, lo])
         .and_then(|()| F::write_addrs(p, h))
         .and_then(|()| nat::swap_link_addrs(p));
     match written {
@@ -63,11 +67,11 @@ pub fn echo<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Outcome {
 
 #[inline(always)]
 fn reset<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>) -> Option<()> {
-    let tcp: TcpHeader = p.read(h.l4)?;
+    let tcp: TcpHeader = p.read(h.l4())?;
     if tcp.flags & tcp_flags::RST != 0 {
         return None;
     }
-    let l4_len = h.len.checked_sub(h.l4 - ETH_LEN)?;
+    let l4_len = h.len.checked_sub(h.l4() - ETH_LEN)?;
     let (seq, ack, flags) = if tcp.flags & tcp_flags::ACK != 0 {
         (tcp.ack, Be32::new(0), tcp_flags::RST)
     } else {
@@ -133,7 +137,7 @@ fn write_quote<H: NoUninit, P: Packet>(p: &mut P, at: u32, quote: &Quote<H>) -> 
 /// not quoted: the packet is dropped.
 #[inline(always)]
 pub(crate) fn unreachable4<P: Packet>(p: &mut P, h: &Headers<Be32>) -> Option<()> {
-    if h.l4 != ETH_LEN + 20 {
+    if h.l4() != ETH_LEN + 20 {
         return None;
     }
     let mut quote = Quote {
@@ -144,7 +148,7 @@ pub(crate) fn unreachable4<P: Packet>(p: &mut P, h: &Headers<Be32>) -> Option<()
             unused: Be32::new(0),
         },
         ip: p.read::<Ipv4Header>(ETH_LEN)?,
-        l4: p.read(h.l4)?,
+        l4: p.read(h.l4())?,
     };
     let sum = Sum::ZERO.with(&quote.icmp).with(&quote.ip).with(&quote.l4);
     quote.icmp.csum = sum.checksum();
@@ -155,7 +159,7 @@ pub(crate) fn unreachable4<P: Packet>(p: &mut P, h: &Headers<Be32>) -> Option<()
 /// [`Family::unreachable`] for IPv6: type 1, code 4.
 #[inline(always)]
 pub(crate) fn unreachable6<P: Packet>(p: &mut P, h: &Headers<Addr>) -> Option<()> {
-    if h.l4 != ETH_LEN + 40 {
+    if h.l4() != ETH_LEN + 40 {
         return None;
     }
     let mut quote = Quote {
@@ -166,7 +170,7 @@ pub(crate) fn unreachable6<P: Packet>(p: &mut P, h: &Headers<Addr>) -> Option<()
             unused: Be32::new(0),
         },
         ip: p.read::<Ipv6Header>(ETH_LEN)?,
-        l4: p.read(h.l4)?,
+        l4: p.read(h.l4())?,
     };
     let sum = pseudo(&h.tuple.dst, &h.tuple.src, proto::ICMPV6, 56)
         .with(&quote.icmp)

@@ -8,7 +8,15 @@ use aya_ebpf::{
     },
 };
 use lb_common::{Addr, Be16, Be32, CtKey, Reason, conntrack::TICK_SHIFT, proto};
-use lb_datapath::{Env, Family, Hook, Route, Run, Step, Way, tables::Hit};
+use lb_datapath::{Env, Family, Hook, Route, Run, Step, Way, crc32c, tables::Hit};
+
+/// Runs `crc32c::change`. A global function: the verifier looks at it by itself (Linux
+/// 5.6, commit 51c39bb1d5d1).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn lb_crc32c(change: u32, len: u32) -> u32 {
+    crc32c::change(change, len)
+}
 
 /// A program's context.
 pub(crate) trait Context {
@@ -110,8 +118,11 @@ where
             let t = core::ptr::from_ref(tuple).cast_mut().cast();
             let found = if tuple.proto == u32::from(proto::TCP) {
                 bpf_skc_lookup_tcp(self.ctx.cast(), t, size, CURRENT_NETNS, 0)
-            } else {
+            } else if tuple.proto == u32::from(proto::UDP) {
                 bpf_sk_lookup_udp(self.ctx.cast(), t, size, CURRENT_NETNS, 0)
+            } else {
+                // The kernel has no such helper for SCTP.
+                return false;
             };
             if found.is_null() {
                 return false;

@@ -16,15 +16,15 @@ use lb_common::Be16;
 use lb_datapath::{
     Hook, Outcome, Packet, Verdict,
     csum::Sum,
-    egress::egress,
+    egress,
     family::{Family, V4, V6},
-    ingress::ingress,
+    ingress,
     packet::{Delta, ethertype, fix_complete_csum},
 };
 
 use crate::{
     bytes::{self, MAX_OFF},
-    env::{Context, Live},
+    env::{Context, Live, lb_crc32c},
     maps::KernelMaps,
 };
 
@@ -133,6 +133,10 @@ impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
         self.fix_by_helpers(off, delta.addrs, delta.ports, udp)
     }
     #[inline(always)]
+    fn crc32c(change: u32, len: u32) -> u32 {
+        lb_crc32c(change, len)
+    }
+    #[inline(always)]
     fn is_for_node(&self) -> bool {
         /// `PACKET_HOST` of include/uapi/linux/if_packet.h.
         const HOST: u32 = 0;
@@ -205,31 +209,62 @@ fn by_family(
     }
 }
 
-// One family has a stack frame of its own: together they would not fit.
+#[inline(always)]
+fn parts<F: Family, const DIRECT: bool>(
+    ctx: *mut __sk_buff,
+    hook: Hook,
+) -> (TcPacket<F, DIRECT>, Live<__sk_buff>) {
+    let p = TcPacket {
+        ctx,
+        family: PhantomData,
+    };
+    (p, Live { ctx, hook })
+}
 
-#[inline(never)]
-fn pod4(ctx: *mut __sk_buff) -> i32 {
-    forward::<V4, false>(ctx, Hook::POD)
+/// What a function returns in place of an action for a packet without ports.
+const PORTLESS: i32 = i32::MIN;
+
+// One family has a stack frame of its own: together they would not fit. Packets without
+// ports are for a global function, which the verifier looks at by itself, and not with
+// all that was found out before (Linux 5.6, commit 51c39bb1d5d1); it is called when the
+// other one's frame is gone.
+
+macro_rules! paths {
+    ($($name:ident $main:ident $portless:ident $pipeline:ident<$family:ty, $direct:literal>($hook:expr);)+) => {
+        $(
+            #[inline(always)]
+            fn $name(ctx: *mut __sk_buff) -> i32 {
+                match $main(ctx) {
+                    PORTLESS => $portless(ctx),
+                    action => action,
+                }
+            }
+
+            #[inline(never)]
+            fn $main(ctx: *mut __sk_buff) -> i32 {
+                // See `xdp::main`.
+                let ctx = core::hint::black_box(ctx);
+                let (mut p, env) = parts::<$family, $direct>(ctx, $hook);
+                act($pipeline::main::<$family, _, _, _>(&mut p, &KernelMaps, &env), ctx)
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $portless(ctx: *mut __sk_buff) -> i32 {
+                let ctx = core::hint::black_box(ctx);
+                let (mut p, env) = parts::<$family, $direct>(ctx, $hook);
+                act($pipeline::portless::<$family, _, _, _>(&mut p, &KernelMaps, &env), ctx)
+            }
+        )+
+    };
 }
-#[inline(never)]
-fn pod6(ctx: *mut __sk_buff) -> i32 {
-    forward::<V6, false>(ctx, Hook::POD)
-}
-#[inline(never)]
-fn up4(ctx: *mut __sk_buff) -> i32 {
-    forward::<V4, true>(ctx, Hook::UPLINK)
-}
-#[inline(never)]
-fn up6(ctx: *mut __sk_buff) -> i32 {
-    forward::<V6, true>(ctx, Hook::UPLINK)
-}
-#[inline(never)]
-fn reply4(ctx: *mut __sk_buff) -> i32 {
-    backward::<V4>(ctx)
-}
-#[inline(never)]
-fn reply6(ctx: *mut __sk_buff) -> i32 {
-    backward::<V6>(ctx)
+paths! {
+    pod4 pod4_main lb_pod4_rest ingress<V4, false>(Hook::POD);
+    pod6 pod6_main lb_pod6_rest ingress<V6, false>(Hook::POD);
+    up4 up4_main lb_up4_rest ingress<V4, true>(Hook::UPLINK);
+    up6 up6_main lb_up6_rest ingress<V6, true>(Hook::UPLINK);
+    reply4 reply4_main lb_reply4_rest egress<V4, false>(Hook::POD);
+    reply6 reply6_main lb_reply6_rest egress<V6, false>(Hook::POD);
 }
 
 impl Context for __sk_buff {
@@ -241,46 +276,11 @@ impl Context for __sk_buff {
 }
 
 #[inline(always)]
-fn forward<F: Family, const DIRECT: bool>(ctx: *mut __sk_buff, hook: Hook) -> i32
-where
-    KernelMaps: lb_datapath::Tables<F>,
-    Live<__sk_buff>: lb_datapath::Env<F>,
-{
-    // See `xdp::run`.
-    let ctx = core::hint::black_box(ctx);
-    let env = Live { ctx, hook };
-    let mut p = TcPacket::<F, DIRECT> {
-        ctx,
-        family: PhantomData,
-    };
-    let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
-    act(outcome, ctx)
-}
-
-#[inline(always)]
-fn backward<F: Family>(ctx: *mut __sk_buff) -> i32
-where
-    KernelMaps: lb_datapath::Tables<F>,
-    Live<__sk_buff>: lb_datapath::Env<F>,
-{
-    let ctx = core::hint::black_box(ctx);
-    let env = Live {
-        ctx,
-        hook: Hook::POD,
-    };
-    let mut p = TcPacket::<F, false> {
-        ctx,
-        family: PhantomData,
-    };
-    let outcome = egress::<F, _, _, _>(&mut p, &KernelMaps, &env);
-    act(outcome, ctx)
-}
-
-#[inline(always)]
 fn act(outcome: Outcome, ctx: *mut __sk_buff) -> i32 {
     match outcome.verdict {
         // On to whatever program comes next, and to the stack.
         Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Portless => PORTLESS,
         Verdict::Drop => TC_ACT_SHOT,
         // SAFETY: the helpers only record where to send the skb.
         Verdict::TurnAround => unsafe { bpf_redirect(Context::ifindex(ctx), 0) as i32 },

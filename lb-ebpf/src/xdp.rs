@@ -9,15 +9,15 @@ use aya_ebpf::{
 use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
 use lb_common::Be16;
 use lb_datapath::{
-    Hook, Packet, Verdict,
+    Hook, Outcome, Packet, Verdict,
     family::{Family, V4, V6},
-    ingress::ingress,
+    ingress,
     packet::{Delta, ethertype, fix_complete_csum},
 };
 
 use crate::{
     bytes::{self, MAX_OFF},
-    env::{Context, Live},
+    env::{Context, Live, lb_crc32c},
     maps::KernelMaps,
 };
 
@@ -81,6 +81,10 @@ impl Packet for XdpPacket {
         fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)
     }
     #[inline(always)]
+    fn crc32c(change: u32, len: u32) -> u32 {
+        lb_crc32c(change, len)
+    }
+    #[inline(always)]
     fn is_for_node(&self) -> bool {
         // The device lets in what is for its own address, and for many.
         self.read::<[u16; 3]>(0)
@@ -117,19 +121,61 @@ fn lb_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-/// One family has a stack frame of its own: together they would not fit.
-#[inline(never)]
-fn v4(ctx: *mut xdp_md) -> u32 {
-    run::<V4>(ctx)
-}
+/// What a function returns in place of an action for a packet without ports.
+const PORTLESS: u32 = u32::MAX;
 
-#[inline(never)]
-fn v6(ctx: *mut xdp_md) -> u32 {
-    run::<V6>(ctx)
+/// One family has a stack frame of its own: together they would not fit.
+#[inline(always)]
+fn v4(ctx: *mut xdp_md) -> u32 {
+    match v4_main(ctx) {
+        PORTLESS => lb_xdp4_rest(ctx),
+        action => action,
+    }
 }
 
 #[inline(always)]
-fn run<F: Family>(ctx: *mut xdp_md) -> u32
+fn v6(ctx: *mut xdp_md) -> u32 {
+    match v6_main(ctx) {
+        PORTLESS => lb_xdp6_rest(ctx),
+        action => action,
+    }
+}
+
+#[inline(never)]
+fn v4_main(ctx: *mut xdp_md) -> u32 {
+    main::<V4>(ctx)
+}
+
+#[inline(never)]
+fn v6_main(ctx: *mut xdp_md) -> u32 {
+    main::<V6>(ctx)
+}
+
+/// Packets of IPv4 without ports: see `tc`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_xdp4_rest(ctx: *mut xdp_md) -> u32 {
+    portless::<V4>(ctx)
+}
+
+/// Packets of IPv6 without ports.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lb_xdp6_rest(ctx: *mut xdp_md) -> u32 {
+    portless::<V6>(ctx)
+}
+
+#[inline(always)]
+fn parts(ctx: *mut xdp_md) -> (XdpPacket, Live<xdp_md>) {
+    let env = Live {
+        ctx,
+        hook: Hook::XDP,
+    };
+    (XdpPacket::new(ctx), env)
+}
+
+#[inline(always)]
+fn main<F: Family>(ctx: *mut xdp_md) -> u32
 where
     KernelMaps: lb_datapath::Tables<F>,
     Live<xdp_md>: lb_datapath::Env<F>,
@@ -137,14 +183,29 @@ where
     // Without this LLVM passes `data` and `data_end` instead of the context,
     // cut to 32 bits, which the verifier does not take for packet pointers.
     let ctx = core::hint::black_box(ctx);
-    let mut p = XdpPacket::new(ctx);
-    let env = Live {
+    let (mut p, env) = parts(ctx);
+    act(ingress::main::<F, _, _, _>(&mut p, &KernelMaps, &env), ctx)
+}
+
+#[inline(always)]
+fn portless<F: Family>(ctx: *mut xdp_md) -> u32
+where
+    KernelMaps: lb_datapath::Tables<F>,
+    Live<xdp_md>: lb_datapath::Env<F>,
+{
+    let ctx = core::hint::black_box(ctx);
+    let (mut p, env) = parts(ctx);
+    act(
+        ingress::portless::<F, _, _, _>(&mut p, &KernelMaps, &env),
         ctx,
-        hook: Hook::XDP,
-    };
-    let outcome = ingress::<F, _, _, _>(&mut p, &KernelMaps, &env);
+    )
+}
+
+#[inline(always)]
+fn act(outcome: Outcome, ctx: *mut xdp_md) -> u32 {
     match outcome.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Portless => PORTLESS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::TurnAround => xdp_action::XDP_TX,
         Verdict::Redirect if outcome.ifindex == Context::ifindex(ctx) => xdp_action::XDP_TX,

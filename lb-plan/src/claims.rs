@@ -23,6 +23,8 @@ struct Vip {
     refs: u32,
     /// How many of them leave unknown ports alone.
     pass: u32,
+    /// How many of them have a backend.
+    served: u32,
 }
 
 /// The frontends map, as it is and as it is going to be.
@@ -139,6 +141,7 @@ impl Claims {
         let vip = self.vips.entry((f.addr, f.scope)).or_default();
         vip.refs += 1;
         vip.pass += u32::from(f.pass_unknown);
+        vip.served += u32::from(f.set.is_some());
         self.touched_vips.insert((f.addr, f.scope));
     }
 
@@ -147,6 +150,7 @@ impl Claims {
         if let Some(vip) = self.vips.get_mut(&(f.addr, f.scope)) {
             vip.refs -= 1;
             vip.pass -= u32::from(f.pass_unknown);
+            vip.served -= u32::from(f.set.is_some());
         }
         self.touched_vips.insert((f.addr, f.scope));
     }
@@ -256,7 +260,7 @@ impl Claims {
             if vip.refs == 0 {
                 self.vips.remove(&(addr, scope));
             }
-            let value = (vip.refs > 0).then(|| vip_value(vip.pass > 0));
+            let value = (vip.refs > 0).then(|| vip_value(&vip));
             self.touched.insert(vip_key(addr, scope), value);
         }
         let mut ops = FrontendOps::default();
@@ -297,11 +301,13 @@ impl Claims {
     }
 }
 
-fn vip_value(pass: bool) -> Frontend {
-    let node = if pass { frontend_flags::NODE_ADDR } else { 0 };
+fn vip_value(vip: &Vip) -> Frontend {
+    let flag = |is: bool, flag| if is { flag } else { 0 };
     Frontend {
         service: 0,
-        flags: frontend_flags::VIP | node,
+        flags: frontend_flags::VIP
+            | flag(vip.pass > 0, frontend_flags::NODE_ADDR)
+            | flag(vip.served == 0, frontend_flags::EMPTY),
         slots: 0,
         len: 0,
         affinity: 0,

@@ -105,6 +105,7 @@ fn flags(flags: u32) -> String {
         (frontend_flags::NO_SNAT, "no-snat"),
         (frontend_flags::NODE_ADDR, "pass-unknown-ports"),
         (frontend_flags::NODE_PORT, "node-port"),
+        (frontend_flags::EMPTY, "empty"),
     ];
     let set = names.iter().filter(|(bit, _)| flags & bit != 0);
     set.fold(String::new(), |text, (_, name)| text + " " + name)

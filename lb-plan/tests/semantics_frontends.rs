@@ -56,6 +56,25 @@ fn the_four_kinds_of_frontend_share_one_table() {
 }
 
 #[test]
+fn a_vip_is_empty_while_none_of_its_frontends_has_a_backend() {
+    let empty = |svc: &Service, slices: &[EndpointSlice]| -> Vec<String> {
+        let text = dump(svc, slices, &node());
+        lines(&text, "vip ", " empty")
+    };
+    assert_eq!(empty(&web(), &pods()), [""; 0]);
+    let none = [
+        "vip 10.96.0.1 external empty",
+        "vip 10.96.0.1 internal empty",
+    ];
+    assert_eq!(empty(&web(), &[]), none);
+    let mut svc = web();
+    svc.ports.push(port("admin:81/TCP"));
+    assert_eq!(empty(&svc, &pods()), [""; 0], "one of two ports is enough");
+    svc.internal_policy = TrafficPolicy::Local;
+    assert_eq!(empty(&svc, &pods()), none, "no endpoint is on this node");
+}
+
+#[test]
 fn headless_external_name_and_foreign_services_are_skipped() {
     let named = |name: Option<&str>| name.map(str::to_owned);
     for (what, svc, own_name, served) in [

@@ -5,7 +5,11 @@
 
 use std::io;
 
-use lb_common::{Addr, Be32, CtEntry, CtKey, CtSlot, conntrack::buckets_in, ct_flags};
+use lb_common::{
+    Addr, Be32, CtEntry, CtKey, CtSlot,
+    conntrack::{FRAGMENT, buckets_in},
+    ct_flags,
+};
 use lb_datapath::{
     Family, Insert, V4, V6, host,
     table::{entries, forget, insert, peek},
@@ -73,17 +77,22 @@ pub(super) fn widen(slot: &CtSlot<Be32>) -> CtSlot<Addr> {
     }
 }
 
-/// Shows every live entry of a table, in wide addresses, and forgets those for
-/// which `visit` says so. Returns how many were forgotten.
+/// Shows every live entry of a flow in a table, in wide addresses, and forgets those
+/// for which `visit` says so. Returns how many were forgotten.
 pub(super) fn each(
     table: Table,
     map: &BpfMap,
     mut visit: impl FnMut(&CtSlot<Addr>) -> bool,
 ) -> io::Result<u64> {
     match table {
-        Table::lb_ct6_v1 => walk::<V6>(table, map, visit),
-        _ => walk::<V4>(table, map, |slot| visit(&widen(slot))),
+        Table::lb_ct6_v1 => walk::<V6>(table, map, |slot| is_flow(slot) && visit(slot)),
+        _ => walk::<V4>(table, map, |slot| is_flow(slot) && visit(&widen(slot))),
     }
+}
+
+/// Whether an entry is a flow's; else it is of a datagram's fragments.
+fn is_flow<A>(slot: &CtSlot<A>) -> bool {
+    slot.key.proto & FRAGMENT == 0
 }
 
 fn walk<F: Family>(

@@ -15,8 +15,9 @@ use lb_datapath::{Family, V4, V6, table};
 /// One direction of a flow: the tuple of its packets, and what they are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Direction {
-    /// IP protocol number.
-    pub proto: u8,
+    /// IP protocol number, with [`FRAGMENT`](lb_common::conntrack::FRAGMENT) where the
+    /// source's ports are a datagram's identification.
+    pub proto: u32,
     /// Source and destination on the wire.
     pub from: (SocketAddr, SocketAddr),
     /// Source and destination to write.
@@ -113,7 +114,7 @@ impl State {
     fn entry(&mut self, now: u32, key: &CtKey6, entry: &CtEntry6) {
         let line = EntryLine {
             direction: Direction {
-                proto: key.proto as u8,
+                proto: key.proto,
                 from: (socket(key.src, key.sport), socket(key.dst, key.dport)),
                 to: (
                     socket(entry.src, entry.sport),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_common::{Addr, Be16, CtEntry, CtEntry6, CtKey, CtKey6, ct_flags};
+use lb_common::{Addr, Be16, CtEntry, CtEntry6, CtKey, CtKey6, conntrack::FRAGMENT, ct_flags};
 
 use super::{
     dump::{Direction, EntryLine},
@@ -82,7 +82,7 @@ impl Flow {
             ((self.client, self.front), (self.source, self.backend))
         };
         Direction {
-            proto: self.proto,
+            proto: u32::from(self.proto),
             from,
             to,
         }
@@ -109,6 +109,29 @@ impl Flow {
         self.entry(true, flags, packets)
     }
 
+    /// The entry of the later fragments of a datagram, in either direction.
+    #[must_use]
+    pub fn fragments(&self, id: u32, reply: bool) -> EntryLine {
+        let mut line = self.entry(reply, 0, 0);
+        let Direction { proto, from, to } = &mut line.direction;
+        // A number of IPv4 has 16 bits and no protocol of IPv6 counts.
+        let ports = match from.0 {
+            SocketAddr::V4(_) => {
+                *proto |= FRAGMENT;
+                [id as u16, 0]
+            }
+            SocketAddr::V6(_) => {
+                *proto = FRAGMENT;
+                [(id >> 16) as u16, id as u16]
+            }
+        };
+        from.0.set_port(ports[0]);
+        from.1.set_port(ports[1]);
+        to.0.set_port(0);
+        to.1.set_port(0);
+        line
+    }
+
     fn seed(&self, line: &EntryLine, age: u32) -> Seed {
         let Direction { proto, from, to } = line.direction;
         let wide = |a: SocketAddr| -> (Addr, Be16) { (a.ip().into(), Be16::new(a.port())) };
@@ -118,7 +141,7 @@ impl Flow {
             dst,
             sport,
             dport,
-            proto: u32::from(proto),
+            proto,
         };
         let ((src, sport), (dst, dport)) = (wide(to.0), wide(to.1));
         let entry: CtEntry6 = CtEntry {

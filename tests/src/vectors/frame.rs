@@ -26,7 +26,7 @@ pub mod flag {
     pub const ACK: u8 = 16;
 }
 
-/// What is in the checksum field of TCP or UDP.
+/// What is in the checksum field of TCP, UDP or SCTP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Csum {
     /// The checksum.
@@ -44,6 +44,8 @@ pub enum L4 {
     Tcp(u16, u16, Tcp),
     /// UDP: ports.
     Udp(u16, u16),
+    /// SCTP: ports, and the type of the only chunk, whose value is the payload.
+    Sctp(u16, u16, u8),
     /// ICMP.
     Icmp4(Icmpv4Type),
     /// ICMPv6.
@@ -93,6 +95,9 @@ pub struct Frame {
     pub csum: Csum,
     /// Payload.
     pub payload: Vec<u8>,
+    /// Bytes after the IP header and its extensions that are there, of a first fragment
+    /// of a datagram that has all of the payload.
+    pub cut: Option<usize>,
 }
 
 /// A TCP segment.
@@ -114,20 +119,42 @@ pub fn udp(src: SocketAddr, dst: SocketAddr) -> Frame {
     Frame::new(src.ip(), dst.ip(), L4::Udp(src.port(), dst.port())).payload(b"bascule")
 }
 
-/// The first packet of a flow of TCP (6) or UDP (17).
+/// Types of SCTP's chunks (RFC 9260, section 3.2).
+pub mod chunk {
+    /// User data.
+    pub const DATA: u8 = 0;
+    /// Opens an association.
+    pub const INIT: u8 = 1;
+    /// Answers that.
+    pub const INIT_ACK: u8 = 2;
+    /// Ends an association at once.
+    pub const ABORT: u8 = 6;
+    /// Ends an association that both have shut down.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// An SCTP packet with one chunk.
+#[must_use]
+pub fn sctp(src: SocketAddr, dst: SocketAddr, kind: u8) -> Frame {
+    Frame::new(src.ip(), dst.ip(), L4::Sctp(src.port(), dst.port(), kind)).payload(b"bascule!")
+}
+
+/// The first packet of a flow of TCP (6), UDP (17) or SCTP (132).
 #[must_use]
 pub fn first(proto: u8, src: SocketAddr, dst: SocketAddr) -> Frame {
     match proto {
         6 => tcp(src, dst, flag::SYN),
+        132 => sctp(src, dst, chunk::INIT),
         _ => udp(src, dst),
     }
 }
 
-/// A later packet of a flow of TCP (6) or UDP (17).
+/// A later packet of a flow of TCP (6), UDP (17) or SCTP (132).
 #[must_use]
 pub fn later(proto: u8, src: SocketAddr, dst: SocketAddr) -> Frame {
     match proto {
         6 => tcp(src, dst, flag::ACK | flag::PSH).payload(b"established"),
+        132 => sctp(src, dst, chunk::DATA),
         _ => udp(src, dst).payload(b"once more"),
     }
 }
@@ -148,6 +175,7 @@ impl Frame {
             l4,
             csum: Csum::Right,
             payload: Vec::new(),
+            cut: None,
         }
     }
     /// With other link addresses.
@@ -160,7 +188,7 @@ impl Frame {
     #[must_use]
     pub fn from(mut self, addr: SocketAddr) -> Self {
         self.src = addr.ip();
-        if let L4::Tcp(port, ..) | L4::Udp(port, _) = &mut self.l4 {
+        if let L4::Tcp(port, ..) | L4::Udp(port, _) | L4::Sctp(port, ..) = &mut self.l4 {
             *port = addr.port();
         }
         self
@@ -169,7 +197,7 @@ impl Frame {
     #[must_use]
     pub fn to(mut self, addr: SocketAddr) -> Self {
         self.dst = addr.ip();
-        if let L4::Tcp(_, port, _) | L4::Udp(_, port) = &mut self.l4 {
+        if let L4::Tcp(_, port, _) | L4::Udp(_, port) | L4::Sctp(_, port, _) = &mut self.l4 {
             *port = addr.port();
         }
         self
@@ -238,6 +266,7 @@ impl Frame {
         match &self.l4 {
             L4::Tcp(..) => 6,
             L4::Udp(..) => 17,
+            L4::Sctp(..) => 132,
             L4::Icmp4(_) => 1,
             L4::Icmp6(_) => 58,
             L4::Raw(number) => *number,
@@ -250,7 +279,8 @@ impl Frame {
     /// The description is of no frame.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
-        let l4 = self.transport();
+        let mut l4 = self.transport();
+        l4.truncate(self.cut.unwrap_or(l4.len()));
         let (ether_type, header) = match (self.src, self.dst) {
             (IpAddr::V4(_), IpAddr::V4(_)) => (EtherType::IPV4, self.ipv4(l4.len())),
             (IpAddr::V6(_), IpAddr::V6(_)) => (EtherType::IPV6, self.ipv6(l4.len())),
@@ -312,6 +342,7 @@ impl Frame {
         let header: Vec<u8> = match &self.l4 {
             L4::Tcp(sport, dport, rest) => self.tcp_header(*sport, *dport, rest),
             L4::Udp(sport, dport) => self.udp_header(*sport, *dport),
+            L4::Sctp(sport, dport, kind) => self.sctp_header((*sport, *dport), *kind),
             L4::Icmp4(kind) => Icmpv4Header::with_checksum(kind.clone(), &self.payload)
                 .to_bytes()
                 .to_vec(),
@@ -362,6 +393,30 @@ impl Frame {
         let len = h.header_len() + self.payload.len();
         h.checksum = self.field(right.expect("it fits"), len);
         h.to_bytes().to_vec()
+    }
+
+    /// The common header and that of the chunk (RFC 9260, sections 3.1 and 3.2).
+    fn sctp_header(&self, (sport, dport): (u16, u16), kind: u8) -> Vec<u8> {
+        let len = u16::try_from(4 + self.payload.len()).expect("it fits");
+        let mut header = [
+            &sport.to_be_bytes()[..],
+            &dport.to_be_bytes(),
+            &0x1122_3344u32.to_be_bytes(),
+            &[0; 4],
+            &[kind, 0],
+            &len.to_be_bytes(),
+        ]
+        .concat();
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+        let right = crc.checksum(&[&header[..], &self.payload].concat());
+        let field = match self.csum {
+            Csum::Right => right,
+            Csum::Is(field) => u32::from(field),
+            // Whoever leaves the checksum to a device leaves nothing in its place.
+            Csum::Partial => 0,
+        };
+        header[8..12].copy_from_slice(&field.to_le_bytes());
+        header
     }
 
     fn udp_header(&self, sport: u16, dport: u16) -> Vec<u8> {

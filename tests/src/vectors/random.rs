@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type};
+use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, icmpv4::DestUnreachableHeader};
 use lb_common::{backend_flags, ct_flags, frontend_flags, scope};
 
 use super::{
     flow::Flow,
-    frame::{Csum, Frame, L4, tcp, udp},
+    frame::{Csum, Frame, L4, later, sctp, tcp, udp},
     net::{FAMILIES, Family, at},
     vector::{At, Vector, untouched},
     world::{Front, SNAT_MIN, World},
@@ -46,7 +46,7 @@ impl<'a> Dice<'a> {
 }
 
 const PORTS: [u16; 5] = [80, 8080, 443, SNAT_MIN, 30080];
-const PROTOS: [u8; 2] = [6, 17];
+const PROTOS: [u8; 3] = [6, 17, 132];
 
 /// An address that the maps, or packets, may have.
 fn address(dice: &mut Dice<'_>, family: Family) -> IpAddr {
@@ -221,9 +221,11 @@ fn tuple(dice: &mut Dice<'_>, world: &World, tuples: &[Tuple]) -> Tuple {
 fn frame(dice: &mut Dice<'_>, (proto, src, dst): Tuple) -> Frame {
     let family = family_of(src);
     let mut frame = match (proto, dice.below(12)) {
-        (_, 11) => Frame::new(src.ip(), dst.ip(), L4::Raw(dice.one_of(&[44, 132]))),
+        (_, 11) => Frame::new(src.ip(), dst.ip(), L4::Raw(dice.one_of(&[44, 33]))),
         (_, 10) => echo(family, src, dst),
+        (_, 9) => return too_big(dice, (proto, src, dst)),
         (6, _) => tcp(src, dst, dice.one_of(&[2, 16, 24, 17, 4, 20, 18, 1, 0])),
+        (132, _) => sctp(src, dst, dice.one_of(&[0, 1, 2, 6, 14])),
         _ => udp(src, dst),
     };
     let len = dice.one_of(&[0, 1, 2, 7, 40, 600, 1330]);
@@ -254,6 +256,24 @@ fn echo(family: Family, src: SocketAddr, dst: SocketAddr) -> Frame {
         Family::V6 => L4::Icmp6(Icmpv6Type::EchoRequest(head)),
     };
     Frame::new(src.ip(), dst.ip(), l4)
+}
+
+/// An error about a packet of the other direction, from its receiver or a router.
+fn too_big(dice: &mut Dice<'_>, (proto, src, dst): Tuple) -> Frame {
+    let family = family_of(src);
+    let from = match dice.below(2) {
+        0 => src.ip(),
+        _ => address(dice, family),
+    };
+    let l4 = match family {
+        Family::V4 => L4::Icmp4(Icmpv4Type::DestinationUnreachable(
+            DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1280 },
+        )),
+        Family::V6 => L4::Icmp6(Icmpv6Type::PacketTooBig { mtu: 1280 }),
+    };
+    let quote = &later(proto, dst, src).build()[14..];
+    let len = quote.len().min(family.header() + dice.one_of(&[8, 100, 7]));
+    Frame::new(from, dst.ip(), l4).payload(&quote[..len])
 }
 
 /// Changes a few bytes, or the length.

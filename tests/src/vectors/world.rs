@@ -197,6 +197,13 @@ impl World {
         self
     }
 
+    /// With a vip none of whose frontends has a backend.
+    #[must_use]
+    pub fn with_empty_vip(mut self, addr: IpAddr) -> Self {
+        self.vip(addr, frontend_flags::EMPTY);
+        self
+    }
+
     /// With a frontend, and its vip.
     ///
     /// # Panics

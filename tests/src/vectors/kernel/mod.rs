@@ -93,6 +93,7 @@ pub fn action(x: &Exchange, lane: Lane, outcome: Outcome) -> i32 {
         (_, _, Verdict::Pass) => -1,
         (_, _, Verdict::Drop) => 2,
         (_, _, Verdict::TurnAround | Verdict::Redirect | Verdict::RedirectNeigh) => 7,
+        (.., Verdict::Portless) => unreachable!("the whole pipeline decides"),
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn vectors() -> Vec<Vector> {
                 all.push(answered(family, from, len));
             }
         }
+        all.push(nobody_there(family));
         all.push(every_checksum(family));
         all.push(nothing_but_zeros(family));
         all.push(reply_passes(family));
@@ -70,6 +71,14 @@ fn answered(family: Family, from: At, len: u16) -> Vector {
     )
     .packet(from, &input, back(Reason::EchoReply, &output))
     .conntrack([])
+}
+
+/// A vip that leads to nobody does not answer.
+fn nobody_there(family: Family) -> Vector {
+    let world = World::new().with_empty_vip(family.vip(1));
+    Vector::new(THEME, format!("{family}, no endpoints"), world)
+        .packet(At::Uplink, &ping(family, 1), dropped(Reason::NoEndpoints))
+        .packet(At::Pod, &ping(family, 1), dropped(Reason::NoEndpoints))
 }
 
 /// Sequence numbers on both sides of the checksum's wrap.

@@ -10,6 +10,7 @@ mod established;
 mod fragments;
 mod hairpin;
 mod hostile;
+mod icmp_errors;
 mod link;
 mod maglev;
 mod new_flow;
@@ -17,6 +18,7 @@ mod policies;
 mod ranges;
 mod refused;
 mod scene;
+mod sctp;
 mod snat;
 
 use super::vector::Vector;
@@ -42,6 +44,8 @@ pub fn all() -> Vec<Vector> {
         hostile::vectors(),
         link::vectors(),
         cuts::vectors(),
+        icmp_errors::vectors(),
+        sctp::vectors(),
     ]
     .concat()
 }

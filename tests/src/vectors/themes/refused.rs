@@ -7,7 +7,7 @@ use etherparse::{
 };
 use lb_common::Reason;
 
-use super::scene::{PROTOS, TCP, UDP, name};
+use super::scene::{SCTP, TCP, UDP, name};
 use crate::vectors::{
     frame::{Csum, Frame, L4, Tcp, first, flag, tcp, udp},
     net::{FAMILIES, Family, at},
@@ -22,7 +22,7 @@ pub(super) fn vectors() -> Vec<Vector> {
     let mut all = Vec::new();
     for family in FAMILIES {
         for from in [At::Uplink, At::Pod] {
-            for proto in PROTOS {
+            for proto in [TCP, UDP, SCTP] {
                 all.push(empty(family, proto, from));
                 all.push(unknown_port(family, proto, from));
                 all.push(vip_alone(family, proto, from));
@@ -55,6 +55,7 @@ fn world(family: Family) -> World {
     World::new()
         .front(&Front::new(1, front, TCP))
         .front(&Front::new(1, front, UDP))
+        .front(&Front::new(1, front, SCTP))
 }
 
 /// An answer of the datapath's own: TTL 64, not fragmented, no identification.

@@ -6,7 +6,7 @@ use lb_common::ct_flags;
 
 use crate::vectors::{
     flow::Flow,
-    frame::{Frame, first, flag, later, tcp, udp},
+    frame::{Frame, chunk, first, flag, later, sctp, tcp, udp},
     net::{Family, at},
     vector::At,
     world::{Front, World},
@@ -16,12 +16,18 @@ use crate::vectors::{
 pub(super) const TCP: u8 = 6;
 /// UDP's protocol number.
 pub(super) const UDP: u8 = 17;
-/// Both protocols.
+/// SCTP's protocol number.
+pub(super) const SCTP: u8 = 132;
+/// The two protocols of most services.
 pub(super) const PROTOS: [u8; 2] = [TCP, UDP];
 
 /// A protocol's name.
 pub(super) fn name(proto: u8) -> &'static str {
-    if proto == TCP { "TCP" } else { "UDP" }
+    match proto {
+        TCP => "TCP",
+        SCTP => "SCTP",
+        _ => "UDP",
+    }
 }
 
 /// One client, one service, one backend.
@@ -98,15 +104,15 @@ impl Scene {
     pub(super) fn answer(&self, source: SocketAddr) -> Frame {
         match self.proto {
             TCP => tcp(self.backend, source, flag::SYN | flag::ACK),
+            SCTP => sctp(self.backend, source, chunk::INIT_ACK),
             _ => udp(self.backend, source).payload(b"answer"),
         }
     }
     /// Flags of the forward direction after the first packet.
     pub(super) fn opened(&self) -> u32 {
-        if self.proto == TCP {
-            ct_flags::SYN
-        } else {
-            ct_flags::SEEN
+        match self.proto {
+            TCP | SCTP => ct_flags::SYN,
+            _ => ct_flags::SEEN,
         }
     }
     /// Flags of either direction after a first and a later packet.
