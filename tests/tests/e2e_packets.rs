@@ -1,109 +1,17 @@
 //! The hooks on devices: what pods and clients outside send is translated packet by packet.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use bascule_tests::e2e::agent::Agent;
-use bascule_tests::e2e::eventually;
-use bascule_tests::e2e::node::Node;
-use bascule_tests::e2e::objects::{dual, load_balancer, node_ports, with_pods};
+use bascule_tests::e2e::cluster::{
+    Cluster, PER_PACKET, cluster, cluster_ips, outside_frontends, spec,
+};
+use bascule_tests::e2e::objects::{dual, with_pods};
 use bascule_tests::e2e::pod::Pod;
 use bascule_tests::e2e::proto::{How, Outcome, Request};
-use bascule_tests::e2e::world::{Outside, World};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const ALL: [How; 3] = [How::Tcp, How::Udp, How::UdpUnconnected];
 const BULK: u64 = 200_000_000;
-
-/// A node with the agent, one without, a pod on each, a client pod and two outside.
-/// Fields are dropped in this order.
-struct Cluster {
-    agent: Agent,
-    outside: Outside,
-    stranger: Outside,
-    client: Pod,
-    local: Pod,
-    remote: Pod,
-    node: Node,
-    _other: Node,
-    _world: World,
-}
-
-/// Service `N` has the ClusterIP, NodePorts, external IP and load balancer's IP of that number.
-fn spec(n: u8, more: Value) -> Value {
-    let mut spec = json!({
-        "type": "LoadBalancer",
-        "ports": node_ports(30_000 + u16::from(n), 31_000 + u16::from(n)),
-        "externalIPs": [format!("10.97.1.{n}"), format!("fd97::1:{n:x}")],
-    });
-    spec.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    let ips = [format!("10.97.2.{n}"), format!("fd97::2:{n:x}")];
-    load_balancer(
-        dual(&format!("s{n}"), n, spec),
-        &ips.each_ref().map(String::as_str),
-    )
-}
-
-/// Every frontend of service N for clients outside.
-fn outside_frontends(n: u8, how: How) -> Vec<String> {
-    let port = if how == How::Tcp { 30_000 } else { 31_000 } + u16::from(n);
-    vec![
-        format!("172.29.0.11:{port}"),
-        format!("[fd29::11]:{port}"),
-        format!("10.97.1.{n}:80"),
-        format!("[fd97::1:{n:x}]:80"),
-        format!("10.97.2.{n}:80"),
-        format!("[fd97::2:{n:x}]:80"),
-    ]
-}
-
-fn cluster_ips(n: u8) -> [String; 2] {
-    [format!("10.97.0.{n}:80"), format!("[fd97::{n:x}]:80")]
-}
-
-fn cluster(services: impl FnOnce(&Cluster) -> Vec<Vec<Value>>, flags: &[&str]) -> Cluster {
-    let world = World::new();
-    let (node, other) = (Node::new(&world, 1), Node::new(&world, 2));
-    let (local, client, remote) = (node.pod(2), node.pod(4), other.pod(3));
-    let (outside, stranger) = (world.outside(100), world.outside(101));
-    let agent = node.agent_unready(flags);
-    let c = Cluster {
-        agent,
-        outside,
-        stranger,
-        client,
-        local,
-        remote,
-        node,
-        _other: other,
-        _world: world,
-    };
-    for (i, service) in services(&c).iter().enumerate() {
-        c.node.apply(&format!("s{i}"), service);
-    }
-    c.agent.ready(c.node.netns());
-    c.settled();
-    c
-}
-
-impl Cluster {
-    /// Waits until the last service is there.
-    fn settled(&self) {
-        let marker = dual("zz-marker", 250, json!({}));
-        self.node
-            .apply("zz-marker", &with_pods(marker, &[&self.local]));
-        eventually(Duration::from_secs(5), || {
-            self.node
-                .host()
-                .dial_for("10.97.0.250:80", How::Tcp, 1, 300)
-                .well()
-        });
-    }
-}
-
-const PER_PACKET: [&str; 2] = ["--socket-lb", "host"];
 
 /// All answered by one pod, which saw one client.
 fn from(outcome: Outcome, pod: &Pod, client: IpAddr, what: &str) {
@@ -155,12 +63,6 @@ fn a_pod_reaches_local_and_remote_backends_and_itself() {
                 from(outcome, pod, client, &format!("{how:?} {target}"));
             }
         }
-    }
-}
-
-impl Cluster {
-    fn node_addr(&self, v6: bool) -> IpAddr {
-        ip(if v6 { "fd29::11" } else { "172.29.0.11" })
     }
 }
 

@@ -14,7 +14,12 @@ pub enum How {
     Udp,
     /// A UDP socket that is not connected: `sendto` and `recvfrom`.
     UdpUnconnected,
+    /// A connected UDP socket, with datagrams of [`LARGE`] bytes in both directions.
+    UdpLarge,
 }
+
+/// Bytes of a datagram that goes in several fragments.
+pub const LARGE: usize = 8000;
 
 /// A request.
 #[derive(Serialize, Deserialize, Clone, Debug)]
@@ -34,6 +39,13 @@ pub enum Request {
         how: How,
         /// How often, from a socket of its own each.
         times: u32,
+        /// Milliseconds after which nobody is expected to answer.
+        timeout_ms: u64,
+    },
+    /// Send an ICMP echo request; the answer's name is `pong`.
+    Ping {
+        /// Whom to ask.
+        target: IpAddr,
         /// Milliseconds after which nobody is expected to answer.
         timeout_ms: u64,
     },

@@ -6,6 +6,8 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use serde::{Deserialize, Serialize};
 
+use super::proto::LARGE;
+
 /// What a pod answers, as a line of JSON.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Answer {
@@ -33,11 +35,14 @@ pub fn serve(name: &str, port: u16) -> io::Result<()> {
         }
     });
     std::thread::spawn(move || {
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 2 * LARGE];
         loop {
             // Errors are those of earlier answers that a client refused.
-            if let Ok((_, client)) = udp.recv_from(&mut buffer) {
-                let _ = udp.send_to(line(&for_udp, client, 0).as_bytes(), client);
+            if let Ok((read, client)) = udp.recv_from(&mut buffer) {
+                let mut answer = line(&for_udp, client, 0).into_bytes();
+                // What is asked at length is answered at length.
+                answer.resize(answer.len().max(read), b' ');
+                let _ = udp.send_to(&answer, client);
             }
         }
     });

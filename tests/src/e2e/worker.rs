@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::load::Running;
-use super::proto::{How, Outcome, Request};
+use super::ping;
+use super::proto::{How, LARGE, Outcome, Request};
 use super::server::{self, Answer};
 
 /// How long a kept socket waits for an answer.
@@ -54,6 +55,12 @@ impl Worker {
                     outcome.count(socket.and_then(|mut s| s.ask()));
                 }
             }
+            Request::Ping { target, timeout_ms } => {
+                match ping::ping(target, Duration::from_millis(timeout_ms)) {
+                    Ok(()) => *outcome.answers.entry("pong".to_owned()).or_default() += 1,
+                    Err(error) => outcome.error(&error),
+                }
+            }
             Request::Open { target, how, id } => match Socket::open(target, how, PATIENCE) {
                 Ok(mut socket) => {
                     outcome.count(socket.ask());
@@ -77,8 +84,8 @@ impl Worker {
 pub(super) enum Socket {
     /// TCP, with what was read beyond a line.
     Tcp(BufReader<TcpStream>),
-    /// Connected UDP.
-    Udp(UdpSocket),
+    /// Connected UDP, and how many bytes a question has.
+    Udp(UdpSocket, usize),
     /// UDP, and whom to send to.
     Unconnected(UdpSocket, SocketAddr),
 }
@@ -102,13 +109,14 @@ impl Socket {
             return Ok(Self::Unconnected(socket, target));
         }
         socket.connect(target)?;
-        Ok(Self::Udp(socket))
+        let bytes = if how == How::UdpLarge { LARGE } else { 4 };
+        Ok(Self::Udp(socket, bytes))
     }
 
     /// Asks for a name: who answers, and who the peer is said to be.
     pub(super) fn ask(&mut self) -> io::Result<(Answer, SocketAddr)> {
         let mut text = String::new();
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 2 * LARGE];
         let peer = match self {
             Self::Tcp(stream) => {
                 stream.get_mut().write_all(b"who\n")?;
@@ -117,9 +125,14 @@ impl Socket {
                 }
                 stream.get_ref().peer_addr()?
             }
-            Self::Udp(socket) => {
-                socket.send(b"who\n")?;
+            Self::Udp(socket, bytes) => {
+                let mut question = b"who\n".to_vec();
+                question.resize(*bytes, b' ');
+                socket.send(&question)?;
                 let read = socket.recv(&mut buffer)?;
+                if read < *bytes {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
                 text.push_str(&String::from_utf8_lossy(&buffer[..read]));
                 socket.peer_addr()?
             }
