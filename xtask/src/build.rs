@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::sh::Sh;
-use crate::{elf, paths, setup, ui};
+use crate::{elf, paths, setup, tool, ui};
 
 /// Target triple of the eBPF programs.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
@@ -91,7 +91,7 @@ pub(crate) fn bpf_cargo(nightly: &setup::Nightly, command: &str) -> Sh {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env(
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
-            paths::tool("bpf-linker"),
+            setup::toolchain::linker(),
         )
         .env("CARGO_TARGET_DIR", paths::bpf_target())
         .dir(&paths::root())
@@ -120,8 +120,7 @@ pub(crate) fn host(release: bool) -> Result<()> {
 
 /// The host's cargo, in the workspace, with the locked dependencies.
 pub(crate) fn cargo(command: &str) -> Sh {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Sh::new(cargo)
+    tool::cargo()
         .args([command, "--locked"])
         .dir(&paths::root())
 }

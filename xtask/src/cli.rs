@@ -33,7 +33,7 @@ enum Command {
     /// Check this machine and install what is missing; all others do it by themselves
     #[command(
         after_help = "Examples:\n  cargo xtask setup\n\nInstalls the pinned nightly with rust-src (rustup, else \
-                            Debian's package), bpf-linker in target/tools, and system packages (apt-get, as root)."
+                            Debian's package), bpf-linker into ~/.cache/bascule, and system packages (apt-get, as root)."
     )]
     Setup,
     /// Build the eBPF object and the programs that embed it
@@ -64,7 +64,7 @@ enum Command {
     Bench(bench::Args),
     /// Check formatting, clippy, crate boundaries, dependencies, licences and spelling
     #[command(
-        after_help = "Examples:\n  cargo xtask lint\n\nNeeds no privilege. Its tools are built once, at pinned versions, into target/tools."
+        after_help = "Examples:\n  cargo xtask lint\n\nNeeds no privilege. Its tools are built once, at pinned versions, into ~/.cache/bascule."
     )]
     Lint,
     /// Print a script that completes these commands in a shell

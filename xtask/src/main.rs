@@ -2,9 +2,11 @@
 
 mod bench;
 mod build;
+mod cache;
 mod chart;
 mod cli;
 mod cluster;
+mod debian;
 mod elf;
 mod image;
 mod lab;
@@ -14,6 +16,7 @@ mod setup;
 mod sh;
 mod tally;
 mod test;
+mod tool;
 mod ui;
 
 use std::process::ExitCode;

@@ -12,16 +12,6 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
-/// Tools that set-up builds: `target/tools`.
-pub(crate) fn tools() -> PathBuf {
-    root().join("target/tools")
-}
-
-/// A tool that set-up built.
-pub(crate) fn tool(name: &str) -> PathBuf {
-    tools().join("bin").join(name)
-}
-
 /// Cargo's own directory for the eBPF programs: `target/bpf`.
 pub(crate) fn bpf_target() -> PathBuf {
     root().join("target/bpf")

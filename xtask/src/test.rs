@@ -4,7 +4,7 @@
 //! them (a `cargo test` of fewer packages would compile dependencies again), orders them, and
 //! puts a limit on their time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::build::cargo;
+use crate::cluster::ensure_api;
 use crate::setup::{self, Need};
 use crate::sh::Sh;
 use crate::tally::{Outcome, Tally};
@@ -19,6 +20,8 @@ use crate::ui::{self, Colour, paint};
 
 /// Minutes that one test program may take before it is ended: it hangs.
 const LIMIT_MINUTES: u32 = 25;
+/// Names the directory of kube-apiserver and etcd, as for other tests against an API server.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// The package whose tests need root, a kernel or a cluster.
 const KERNEL_PACKAGE: &str = "bascule-tests";
 
@@ -102,13 +105,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     crate::build::bpf(&nightly)?;
     let mut tally = Tally::default();
     let start = Instant::now();
+    let assets = wanted(Group::Api).then(assets).transpose()?;
     for program in programs()?.iter().filter(|p| wanted(p.group)) {
-        run_one(program, &args.pass, &mut tally)?;
+        run_one(program, (&args.pass, assets.as_deref()), &mut tally)?;
     }
     if wanted(Group::Pure) {
         doc_tests(&args.pass, &mut tally)?;
     }
     Ok(finish(&tally, start))
+}
+
+/// Where kube-apiserver and etcd are, built first if they are not there.
+fn assets() -> Result<PathBuf> {
+    match std::env::var_os(ASSETS) {
+        Some(given) => Ok(given.into()),
+        None => ensure_api(),
+    }
 }
 
 /// Builds all test programs, and the agent that some of them start.
@@ -164,7 +176,11 @@ fn package_name(id: &str) -> String {
         .to_owned()
 }
 
-fn run_one(program: &Program, pass: &[String], tally: &mut Tally) -> Result<()> {
+fn run_one(
+    program: &Program,
+    (pass, assets): (&[String], Option<&Path>),
+    tally: &mut Tally,
+) -> Result<()> {
     let name = format!("{} {}", program.package, program.target);
     let mut sh = Sh::new("timeout")
         .args(["--kill-after=10", &format!("{LIMIT_MINUTES}m")])
@@ -172,6 +188,9 @@ fn run_one(program: &Program, pass: &[String], tally: &mut Tally) -> Result<()> 
         .args(pass)
         .env("CARGO_MANIFEST_DIR", &program.dir)
         .dir(&program.dir);
+    if let Some(assets) = assets {
+        sh = sh.env(ASSETS, assets);
+    }
     if program.group.is_serial() {
         sh = sh.arg("--test-threads=1");
     }

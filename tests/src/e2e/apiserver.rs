@@ -1,7 +1,6 @@
 //! A real kube-apiserver with its etcd, on the loopback of a node's namespace.
 //!
-//! The programs are those of `KUBEBUILDER_ASSETS`, else they are made once by
-//! `kubernetes.sh`, below the workspace's `target/`.
+//! The programs are those of `KUBEBUILDER_ASSETS`, which `cargo xtask test` sets.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -261,16 +260,7 @@ fn one(object: &Value) -> String {
 
 /// The directory with both programs.
 fn assets() -> PathBuf {
-    if let Some(given) = std::env::var_os("KUBEBUILDER_ASSETS") {
-        return given.into();
-    }
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let dir = tests.join("../target/tools/kubernetes");
-    let made = Command::new(tests.join("src/e2e/kubernetes.sh"))
-        .arg(&dir)
-        .output()
-        .expect("bash is installed");
-    let text = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "kubernetes.sh: {text}");
-    dir
+    std::env::var_os("KUBEBUILDER_ASSETS")
+        .expect("`cargo xtask test api` builds kube-apiserver and etcd, and sets KUBEBUILDER_ASSETS; by hand, set it to their directory")
+        .into()
 }

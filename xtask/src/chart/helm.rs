@@ -1,10 +1,10 @@
 //! Helm: the one on this machine, or one that Go builds from its module.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::paths;
+use crate::cache::Entry;
 use crate::setup::Unfit;
 use crate::sh::{Sh, which};
 
@@ -24,27 +24,14 @@ impl Helm {
     /// # Errors
     /// [`Unfit`] where there is no Go either; else what went wrong.
     pub(super) fn ensure() -> Result<Self> {
-        // It does not tell the version that it was built from: the directory does.
-        let dir = paths::tools().join(format!("helm-{VERSION}"));
-        let built = dir.join("helm");
-        if built.is_file() {
-            return Ok(Self(built));
+        let entry = Entry::new(&format!("helm-{VERSION}"), [MODULE]);
+        let built = entry.dir().join("helm");
+        if !built.is_file() {
+            if let Some(found) = which("helm") {
+                return Ok(Self(found));
+            }
+            entry.ensure(|whole, _| build(whole))?;
         }
-        if let Some(found) = which("helm") {
-            return Ok(Self(found));
-        }
-        if which("go").is_none() {
-            return Err(Unfit::new(
-                "neither helm nor go is on the PATH: install one of them (https://helm.sh, https://go.dev)",
-            )
-            .into());
-        }
-        Sh::new("go")
-            .args(["install", "-trimpath", &format!("{MODULE}@v{VERSION}")])
-            .env("GOBIN", &dir)
-            .env("CGO_ENABLED", "0")
-            .run_quietly(&format!("building helm {VERSION} into {}", dir.display()))
-            .context("cannot build helm from its Go module")?;
         Ok(Self(built))
     }
 
@@ -74,4 +61,19 @@ impl Helm {
         };
         sh.read()
     }
+}
+
+fn build(dir: &Path) -> Result<()> {
+    if which("go").is_none() {
+        return Err(Unfit::new(
+            "neither helm nor go is on the PATH: install one of them (https://helm.sh, https://go.dev)",
+        )
+        .into());
+    }
+    Sh::new("go")
+        .args(["install", "-trimpath", &format!("{MODULE}@v{VERSION}")])
+        .env("GOBIN", dir)
+        .env("CGO_ENABLED", "0")
+        .run_quietly(&format!("building helm {VERSION}"))
+        .context("cannot build helm from its Go module")
 }

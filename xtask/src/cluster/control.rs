@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::process::{Daemon, Place, command, output, wait_for};
 use super::tools;
 use super::topology::{
-    CONTROL, GATEWAY, Node, SERVICES, UPLINK, admin, bin, control_netns, fabric_netns, pki, state,
+    CONTROL, GATEWAY, Node, SERVICES, UPLINK, admin, control_netns, fabric_netns, pki, state,
 };
 use crate::lab::netns;
 
@@ -127,10 +127,10 @@ pub(crate) fn start() -> Result<()> {
         ("allocate-node-cidrs", "false".into()),
     ]);
     Daemon::named("controller-manager")
-        .start(with(&bin().join("kube-controller-manager"), &manager)?)?;
+        .start(with(&tools::program("kube-controller-manager"), &manager)?)?;
     let mut scheduler = flags("scheduler").to_vec();
     scheduler.push(("leader-elect", "false".into()));
-    Daemon::named("scheduler").start(with(&bin().join("kube-scheduler"), &scheduler)?)?;
+    Daemon::named("scheduler").start(with(&tools::program("kube-scheduler"), &scheduler)?)?;
     Ok(())
 }
 
@@ -198,7 +198,7 @@ fn with(program: &Path, flags: &[(&str, OsString)]) -> Result<Command> {
 /// # Errors
 /// No cluster is up.
 pub(crate) fn kubectl_command() -> Result<Command> {
-    let mut command = command(Place::Control, bin().join("kubectl"))?;
+    let mut command = command(Place::Control, tools::suite("kubectl"))?;
     command.env("KUBECONFIG", admin());
     Ok(command)
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::rootfs;
-use super::tools::remake;
-use super::topology::{AGNHOST, COREDNS, PAUSE, REGRESSION, bin, images};
+use super::topology::{AGNHOST, COREDNS, PAUSE, REGRESSION, source};
+use super::{rootfs, tools};
+use crate::cache::{Entry, remake};
+use crate::debian::list;
 use crate::sh::Sh;
 use crate::ui;
 
@@ -26,58 +27,72 @@ struct Image<'a> {
     user: &'a str,
 }
 
-/// Makes the images that are missing.
+/// Their entry in the cache.
+fn entry() -> Entry {
+    let files = rootfs::OWN.map(|name| source().join("rootfs").join(name));
+    let mut inputs: Vec<Vec<u8>> = files
+        .iter()
+        .map(|file| fs::read(file).unwrap_or_default())
+        .collect();
+    let programs = [tools::programs(), tools::COREDNS.entry()];
+    inputs.extend(programs.map(|p| p.name().as_bytes().to_vec()));
+    let names = [PAUSE, COREDNS, REGRESSION, AGNHOST];
+    inputs.extend(
+        [&names[..], &rootfs::PACKAGES]
+            .concat()
+            .iter()
+            .map(|n| n.as_bytes().to_vec()),
+    );
+    Entry::new("images", inputs)
+}
+
+/// Makes the images unless they are there.
 ///
 /// # Errors
 /// A package cannot be had, or a program does not compile.
-pub(crate) fn ensure() -> Result<()> {
-    fs::create_dir_all(images()).with_context(|| format!("cannot make {}", images().display()))?;
-    let single = |file, name, program: &str| -> Result<()> {
-        build(
-            &Image {
-                file,
-                name,
-                entrypoint: &format!("/{program}"),
-                cmd: &[],
-                user: "",
-            },
-            |root| copy(&bin().join(program), &root.join(program)),
-        )
+pub(super) fn ensure() -> Result<()> {
+    entry().ensure(make).map(drop)
+}
+
+fn make(whole: &Path, scratch: &Path) -> Result<()> {
+    let image = |file, name, entrypoint| Image {
+        file,
+        name,
+        entrypoint,
+        cmd: &[],
+        user: "",
     };
+    let work = scratch.join("image");
+    let pause = Image {
+        user: "65535:65535",
+        ..image("pause.tar", PAUSE, "/pause")
+    };
+    build(&pause, (whole, &work), rootfs::pause)?;
     build(
-        &Image {
-            file: "pause.tar",
-            name: PAUSE,
-            entrypoint: "/pause",
-            cmd: &[],
-            user: "65535:65535",
-        },
-        rootfs::pause,
+        &image("coredns.tar", COREDNS, "/coredns"),
+        (whole, &work),
+        |root| copy(&tools::COREDNS.path("coredns"), &root.join("coredns")),
     )?;
-    single("coredns.tar", COREDNS, "coredns")?;
-    single("regression.tar", REGRESSION, "regression-issue-74839")?;
-    build(
-        &Image {
-            file: "agnhost.tar",
-            name: AGNHOST,
-            entrypoint: "/agnhost",
-            cmd: &["pause"],
-            user: "",
-        },
-        rootfs::agnhost,
-    )
+    let regression = image("regression.tar", REGRESSION, "/regression-issue-74839");
+    build(&regression, (whole, &work), |root| {
+        let program = "regression-issue-74839";
+        copy(&tools::program(program), &root.join(program))
+    })?;
+    let agnhost = Image {
+        cmd: &["pause"],
+        ..image("agnhost.tar", AGNHOST, "/agnhost")
+    };
+    build(&agnhost, (whole, &work), |root| {
+        rootfs::agnhost(root, scratch)
+    })
 }
 
 /// The archives of all images.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn archives() -> Result<Vec<PathBuf>> {
-    let files = super::tools::list(&images())?;
-    Ok(files
-        .into_iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "tar"))
-        .collect())
+pub(super) fn archives() -> Result<Vec<PathBuf>> {
+    list(&entry().dir())
 }
 
 /// Copies a file with its mode.
@@ -87,15 +102,16 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
-/// Makes one image, unless it is there; `fill` makes its files in an empty directory.
-fn build(image: &Image<'_>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let archive = images().join(image.file);
-    if archive.is_file() {
-        return Ok(());
-    }
+/// Makes one image in the first directory, by way of the second; `fill` makes its files in an
+/// empty one.
+fn build(
+    image: &Image<'_>,
+    (whole, work): (&Path, &Path),
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     ui::say(format!("making the image {}", image.name));
-    let work = images().join(format!("{}.work", image.file));
     let (root, layout) = (work.join("root"), work.join("layout"));
+    remake(work)?;
     remake(&root)?;
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).with_context(|| format!("cannot make {}", blobs.display()))?;
@@ -113,11 +129,7 @@ fn build(image: &Image<'_>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
         &layout.join("index.json"),
         &index(image.name, &manifest).to_string(),
     )?;
-    // Renamed when it is complete: what is there is whole.
-    let partial = work.join("archive");
-    tar(&layout, &partial)?;
-    fs::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
-    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+    tar(&layout, &whole.join(image.file))
 }
 
 /// A blob of the layout.

@@ -13,6 +13,9 @@ use super::topology::Node;
 /// The file in a node's directory that says that the node's view is complete.
 pub(crate) const READY: &str = "ready";
 
+/// Directories of which every node has its own.
+pub(crate) const OWN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
+
 /// Becomes the first process of a node; never returns but for an error.
 ///
 /// # Errors

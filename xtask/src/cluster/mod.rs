@@ -9,6 +9,7 @@ mod control;
 mod daemonset;
 mod down;
 mod e2e;
+mod golang;
 mod images;
 mod init;
 mod node;
@@ -32,9 +33,10 @@ use clap::Subcommand;
 use self::process::{Place, wait_for};
 use self::proxy::{Choice, Kind};
 use self::state::{Settings, State};
+pub(crate) use self::tools::ensure_api;
 use self::topology::{COREDNS, DNS_SERVICE, Node};
 use crate::setup::Unfit;
-use crate::ui;
+use crate::{cache, paths, ui};
 
 /// How long cluster DNS may take.
 const DNS_PATIENCE: Duration = Duration::from_secs(120);
@@ -161,6 +163,7 @@ fn up(nodes: u8, choice: Choice) -> Result<()> {
     if topology::state().exists() {
         bail!("a cluster is up, or its remains are there: `cargo xtask cluster down` first");
     }
+    seen_by_nodes()?;
     node::ensure()?;
     let start = Instant::now();
     let dir = topology::state();
@@ -176,6 +179,22 @@ fn up(nodes: u8, choice: Choice) -> Result<()> {
         "the cluster is up after {}: `cargo xtask cluster kubectl get nodes`",
         ui::duration(start.elapsed())
     ));
+    Ok(())
+}
+
+/// Nodes have directories of their own in some places, and would not see this machine's.
+fn seen_by_nodes() -> Result<()> {
+    for (dir, what) in [
+        (
+            cache::root(),
+            cache::VARIABLE.to_owned() + " names another place",
+        ),
+        (paths::root(), "use a checkout in another place".to_owned()),
+    ] {
+        if init::OWN.iter().any(|own| dir.starts_with(own)) {
+            bail!("nodes do not see {}: {what}", dir.display());
+        }
+    }
     Ok(())
 }
 

@@ -12,8 +12,7 @@ use super::images::{archives, copy, write};
 use super::init::READY;
 use super::process::{Daemon, Place, child_of, command, join, output, wait_for};
 use super::topology::{
-    AGNHOST, DNS_SERVICE, GATEWAY, Node, PAUSE, PODS, PREFIX, STAND_INS, bin, debian, fabric_netns,
-    pki, source,
+    AGNHOST, DNS_SERVICE, GATEWAY, Node, PAUSE, PODS, PREFIX, STAND_INS, fabric_netns, pki, source,
 };
 use super::{cgroup, tools};
 use crate::lab::netns;
@@ -46,7 +45,7 @@ pub(crate) fn start(node: Node) -> Result<()> {
     start_containerd(node)?;
     let dir = node.dir();
     let (v4, v6) = node.addrs();
-    let mut kubelet = command(Place::Node(node), bin().join("kubelet"))?;
+    let mut kubelet = command(Place::Node(node), tools::program("kubelet"))?;
     kubelet
         .arg("--config")
         .arg(dir.join("kubelet.yaml"))
@@ -139,8 +138,8 @@ pub(crate) fn template(node: Node, name: &str, to: &Path, more: &[(&str, &str)])
     let words = [
         ("@NODE@", node.name()),
         ("@DIR@", path(&node.dir())),
-        ("@BIN@", path(&bin())),
-        ("@DEBIAN@", path(&debian())),
+        ("@RUNC@", path(&tools::runc())),
+        ("@DEBIAN@", path(&tools::unpacked())),
         ("@PKI@", path(&pki("").join(""))),
         ("@DNS@", DNS_SERVICE.to_owned()),
         ("@PAUSE@", PAUSE.to_owned()),
@@ -158,7 +157,10 @@ pub(crate) fn template(node: Node, name: &str, to: &Path, more: &[(&str, &str)])
 }
 
 fn start_containerd(node: Node) -> Result<()> {
-    let mut containerd = command(Place::Node(node), debian().join("usr/bin/containerd"))?;
+    let mut containerd = command(
+        Place::Node(node),
+        tools::unpacked().join("usr/bin/containerd"),
+    )?;
     containerd
         .arg("--config")
         .arg(node.dir().join("containerd.toml"));
@@ -222,7 +224,7 @@ pub(crate) fn load(node: Node, archive: &Path) -> Result<()> {
 }
 
 fn ctr(node: Node, args: &[&str]) -> Result<()> {
-    let mut command = command(Place::Node(node), debian().join("usr/bin/ctr"))?;
+    let mut command = command(Place::Node(node), tools::unpacked().join("usr/bin/ctr"))?;
     command.args(args);
     output(command).map(|_| ())
 }

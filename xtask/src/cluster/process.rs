@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::cgroup;
-use super::topology::{Node, bin, control_netns, debian, state};
+use super::topology::{Node, control_netns, state};
+use super::{cgroup, tools};
 use crate::lab::netns::NETNS_DIR;
 use crate::ui;
 
@@ -43,11 +43,8 @@ pub(crate) fn command(place: Place, program: impl AsRef<Path>) -> Result<Command
 
 /// The PATH of the cluster's processes.
 fn path() -> String {
-    format!(
-        "{}:{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        bin().display(),
-        debian().join("usr/bin").display()
-    )
+    let own = tools::path().map(|dir| format!("{}:", dir.display()));
+    own.concat() + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
 
 fn in_control(program: &Path) -> Result<Command> {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::daemonset;
 use super::node::template;
 use super::process::{Daemon, Place, command, output, wait_for};
-use super::topology::{Node, bin, pki};
+use super::tools;
+use super::topology::{Node, pki};
 use crate::paths;
 
 /// How long a proxy may take until it serves.
@@ -97,7 +98,7 @@ pub(crate) fn start_on(node: Node, choice: &Choice) -> Result<()> {
         Kind::KubeProxy => {
             let file = node.dir().join("kube-proxy.yaml");
             template(node, "kube-proxy.yaml", &file, &[("@MODE@", &choice.mode)])?;
-            let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
+            let mut proxy = command(Place::Node(node), tools::program("kube-proxy"))?;
             proxy.arg("--config").arg(file).args(&choice.flags);
             proxy
         }
@@ -187,7 +188,7 @@ fn clean(node: Node, kind: Kind) -> Result<()> {
         Kind::None => Ok(()),
         Kind::Bascule | Kind::Daemonset => unpin(node),
         Kind::KubeProxy => {
-            let mut proxy = command(Place::Node(node), bin().join("kube-proxy"))?;
+            let mut proxy = command(Place::Node(node), tools::program("kube-proxy"))?;
             proxy
                 .arg("--config")
                 .arg(node.dir().join("kube-proxy.yaml"))

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::images::{copy, write};
-use super::tools::{list, remake};
-use super::topology::{bin, cache, source};
+use super::tools;
+use super::topology::source;
+use crate::cache::remake;
+use crate::debian::list;
 use crate::sh::Sh;
 
 /// What the tests call in their pods.
-const PACKAGES: [&str; 10] = [
+pub(super) const PACKAGES: [&str; 10] = [
     "busybox-static",
     "bash",
     "curl",
@@ -39,6 +41,13 @@ const NOT_NEEDED: [&str; 12] = [
     "adduser",
     "passwd",
 ];
+/// Files of `tests/cluster/rootfs`.
+pub(super) const OWN: [&str; 4] = [
+    "etc/passwd",
+    "etc/group",
+    "etc/nsswitch.conf",
+    "usr/bin/wget",
+];
 /// Documentation and translations.
 const EXCLUDED: [&str; 4] = [
     "./usr/share/doc",
@@ -51,10 +60,10 @@ const EXCLUDED: [&str; 4] = [
 ///
 /// # Errors
 /// A package cannot be had or unpacked.
-pub(crate) fn agnhost(root: &Path) -> Result<()> {
+pub(super) fn agnhost(root: &Path, scratch: &Path) -> Result<()> {
     skeleton(root)?;
-    let packages = cache().join("rootfs-packages");
-    fetch(&packages)?;
+    let packages = scratch.join("packages");
+    fetch(&packages, scratch)?;
     for package in list(&packages)? {
         let name = package
             .file_name()
@@ -65,27 +74,20 @@ pub(crate) fn agnhost(root: &Path) -> Result<()> {
             unpack(&package, root)?;
         }
     }
-    fs::remove_dir_all(&packages)
-        .with_context(|| format!("cannot remove {}", packages.display()))?;
     applets(root)?;
     // Debian's busybox prefers its own applets to programs on the PATH, and they lack options.
     link("bash", &root.join("usr/bin/sh"))?;
     link("nc.openbsd", &root.join("usr/bin/nc"))?;
     link("/usr/bin/iperf", &root.join("usr/local/bin/iperf"))?;
-    for name in [
-        "etc/passwd",
-        "etc/group",
-        "etc/nsswitch.conf",
-        "usr/bin/wget",
-    ] {
+    for name in OWN {
         let place = root.join(name);
         let _ = fs::remove_file(&place);
         copy(&source().join("rootfs").join(name), &place)?;
     }
-    copy(&bin().join("agnhost"), &root.join("agnhost"))?;
+    copy(&tools::program("agnhost"), &root.join("agnhost"))?;
     link("agnhost", &root.join("agnhost-2"))?;
     // Tests of DNS start it as a server of their own names.
-    copy(&bin().join("coredns"), &root.join("coredns"))?;
+    copy(&tools::COREDNS.path("coredns"), &root.join("coredns"))?;
     let porter = kubernetes_source()?.join("test/images/agnhost/porter");
     for name in ["localhost.crt", "localhost.key"] {
         let place = root.join(name);
@@ -99,7 +101,7 @@ pub(crate) fn agnhost(root: &Path) -> Result<()> {
 ///
 /// # Errors
 /// It does not compile.
-pub(crate) fn pause(root: &Path) -> Result<()> {
+pub(super) fn pause(root: &Path) -> Result<()> {
     Sh::new("gcc")
         .args(["-Os", "-static", "-DVERSION=cluster", "-o"])
         .arg(root.join("pause"))
@@ -143,9 +145,9 @@ fn skeleton(root: &Path) -> Result<()> {
 }
 
 /// Fetches the packages with all that they depend on: as if none were installed.
-fn fetch(packages: &Path) -> Result<()> {
+fn fetch(packages: &Path, scratch: &Path) -> Result<()> {
     remake(&packages.join("partial"))?;
-    let state = cache().join("rootfs-apt");
+    let state = scratch.join("apt");
     remake(&state)?;
     write(&state.join("status"), "")?;
     let option = |name: &str, value: &Path| format!("-oDir::{name}={}", value.display());
@@ -162,8 +164,7 @@ fn fetch(packages: &Path) -> Result<()> {
             "install",
         ])
         .args(PACKAGES)
-        .run_quietly("fetching the packages of the tests' image")?;
-    fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))
+        .run_quietly("fetching the packages of the tests' image")
 }
 
 fn unpack(package: &Path, root: &Path) -> Result<()> {

@@ -109,26 +109,6 @@ impl Node {
     }
 }
 
-/// What is built once: programs, packages, images.
-pub(crate) fn cache() -> PathBuf {
-    paths::tools().join("cluster").join(KUBERNETES)
-}
-
-/// Programs of the cluster that Go built.
-pub(crate) fn bin() -> PathBuf {
-    cache().join("bin")
-}
-
-/// Debian packages, unpacked.
-pub(crate) fn debian() -> PathBuf {
-    cache().join("debian")
-}
-
-/// Container images: an OCI archive each.
-pub(crate) fn images() -> PathBuf {
-    cache().join("images")
-}
-
 /// What the checkout has of the cluster: manifests, configuration, Go modules.
 pub(crate) fn source() -> PathBuf {
     paths::root().join("tests/cluster")

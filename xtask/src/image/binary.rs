@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result};
 use super::stamp::{COMMIT, EPOCH, Stamp};
 use super::target::{self, Arch, Target};
 use crate::setup::Nightly;
-use crate::setup::toolchain::install_crate;
 use crate::sh::Sh;
+use crate::tool::{self, Tool};
 use crate::{build, paths};
 
 /// Writes the list of components into the binary while it is linked.
-const AUDITABLE: (&str, &str) = ("cargo-auditable", "0.7.7");
+const AUDITABLE: Tool = Tool::new("cargo-auditable", "cargo-auditable", "0.7.7");
 /// Turns that list into CycloneDX.
-const CYCLONEDX: (&str, &str) = ("auditable2cdx", "0.1.0");
+const CYCLONEDX: Tool = Tool::new("auditable2cdx", "auditable2cdx", "0.1.0");
 
 /// What was built.
 pub(super) struct Built {
@@ -31,8 +31,8 @@ pub(super) struct Built {
 /// A tool or toolchain is missing, or something does not compile.
 pub(super) fn build(nightly: &Nightly, arch: Arch, stamp: &Stamp) -> Result<Built> {
     let target = target::ensure(arch)?;
-    let auditable = tool(AUDITABLE)?;
-    let cyclonedx = tool(CYCLONEDX)?;
+    let auditable = ensure(&AUDITABLE)?;
+    let cyclonedx = ensure(&CYCLONEDX)?;
     build::bpf(nightly)?;
     cargo(&auditable, &target, stamp).run()?;
     let path = target_dir()
@@ -81,38 +81,8 @@ fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| paths::root().join("target"), PathBuf::from)
 }
 
-/// A tool, built first if it is not there at this version.
-fn tool((name, version): (&str, &str)) -> Result<PathBuf> {
-    let cargo = || Sh::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let path = paths::tool(name);
-    // Neither of them tells its version: cargo knows what it installed.
-    let installed = cargo()
-        .args(["install", "--list", "--root"])
-        .arg(paths::tools())
-        .read()?;
-    if !path.is_file() || !is_installed(&installed, name, version) {
-        install_crate(cargo(), name, version)
-            .with_context(|| format!("cannot make an image without {name}"))?;
-    }
-    Ok(path)
-}
-
-/// Whether `cargo install --list` names a tool at a version: `name v1.2.3:`.
-fn is_installed(list: &str, name: &str, version: &str) -> bool {
-    list.lines()
-        .any(|line| line.trim_end_matches(':') == format!("{name} v{version}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_version_of_a_tool_does_not_do() {
-        let list =
-            "bpf-linker v0.10.3:\n    bpf-linker\ncargo-auditable v0.7.7:\n    cargo-auditable\n";
-        assert!(is_installed(list, "cargo-auditable", "0.7.7"));
-        assert!(!is_installed(list, "cargo-auditable", "0.7"));
-        assert!(!is_installed(list, "auditable", "0.7.7"));
-    }
+/// A tool's program, built first if it is not there.
+fn ensure(tool: &Tool) -> Result<PathBuf> {
+    tool.ensure(tool::cargo())
+        .with_context(|| format!("cannot make an image without {}", tool.package))
 }

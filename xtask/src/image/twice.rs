@@ -58,11 +58,6 @@ impl Copy {
             let (from, to) = (root.join(name), copy.0.join(name));
             copy_file(&from, &to).with_context(|| format!("cannot copy {name}"))?;
         }
-        // The tools are the same.
-        let tools = copy.0.join("target");
-        fs::create_dir_all(&tools)
-            .and_then(|()| std::os::unix::fs::symlink(paths::tools(), tools.join("tools")))
-            .context("cannot hand the tools on")?;
         Ok(copy)
     }
 }

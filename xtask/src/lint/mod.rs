@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::build::{bpf, bpf_cargo, cargo};
 use crate::setup::{self, Need, Nightly};
-use crate::sh::Sh;
 use crate::ui::{self, Colour, paint};
-use crate::{chart, paths};
+use crate::{chart, paths, tool};
 
 /// The subcommand: all steps, even after one has failed.
 ///
@@ -78,8 +77,7 @@ fn verdict(results: &[(&str, Timed)]) -> Result<()> {
 }
 
 fn format() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Sh::new(cargo)
+    tool::cargo()
         .args(["fmt", "--all", "--check"])
         .dir(&paths::root())
         .run()

@@ -1,25 +1,25 @@
-//! Linters that are programs of their own, at pinned versions in `target/tools`.
+//! Linters that are programs of their own, at pinned versions.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::setup::toolchain::{install_crate, tool_version};
 use crate::sh::Sh;
+use crate::tool::{Tool, cargo};
 use crate::{paths, ui};
 
-const TYPOS: (&str, &str, &str) = ("typos-cli", "typos", "1.52.0");
-const MACHETE: (&str, &str, &str) = ("cargo-machete", "cargo-machete", "0.9.2");
-const DENY: (&str, &str, &str) = ("cargo-deny", "cargo-deny", "0.20.2");
+const TYPOS: Tool = Tool::new("typos-cli", "typos", "1.52.0");
+const MACHETE: Tool = Tool::new("cargo-machete", "cargo-machete", "0.9.2");
+const DENY: Tool = Tool::new("cargo-deny", "cargo-deny", "0.20.2");
 
 /// Spelling of names, comments and documents; exceptions are in `typos.toml`.
 pub(super) fn spelling() -> Result<()> {
-    Sh::new(tool(TYPOS)?).dir(&paths::root()).run()
+    Sh::new(ensure(&TYPOS)?).dir(&paths::root()).run()
 }
 
 /// Dependencies in a Cargo.toml that no source uses.
 pub(super) fn unused_dependencies() -> Result<()> {
-    Sh::new(tool(MACHETE)?)
+    Sh::new(ensure(&MACHETE)?)
         .arg(paths::root())
         .dir(&paths::root())
         .run()
@@ -28,7 +28,7 @@ pub(super) fn unused_dependencies() -> Result<()> {
 /// Licences, sources and bans of `deny.toml`; known vulnerabilities where their database can
 /// be had.
 pub(super) fn dependency_rules() -> Result<()> {
-    let deny = tool(DENY)?;
+    let deny = ensure(&DENY)?;
     let check = || {
         Sh::new(&deny)
             .arg("--locked")
@@ -56,19 +56,14 @@ pub(super) fn dependency_rules() -> Result<()> {
     check().arg("--disable-fetch").arg("advisories").run()
 }
 
-/// The tool's program, built first if it is not there at this version.
-fn tool((package, program, version): (&str, &str, &str)) -> Result<PathBuf> {
-    let path = paths::tool(program);
-    if tool_version(&path).as_deref() == Some(version) {
-        return Ok(path);
-    }
-    let cargo = Sh::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // These run for seconds and compile for minutes.
+/// The tool's program, built first if it is not there.
+fn ensure(tool: &Tool) -> Result<PathBuf> {
+    // These run for seconds and compile for minutes.
+    let cargo = cargo()
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-    install_crate(cargo, package, version)
-        .with_context(|| format!("cannot lint without {package}"))?;
-    Ok(path)
+    tool.ensure(cargo)
+        .with_context(|| format!("cannot lint without {}", tool.package))
 }

@@ -6,7 +6,7 @@
 
 mod kernel;
 mod netprobe;
-mod packages;
+pub(crate) mod packages;
 mod probe;
 mod rust_src;
 pub(crate) mod toolchain;
@@ -59,7 +59,7 @@ impl std::error::Error for Unfit {}
 /// [`Unfit`] where the kernel or the privilege is missing; else what could not be installed.
 pub(crate) fn ensure(need: Need) -> Result<Nightly> {
     if need == Need::Kernel {
-        packages::ensure()?;
+        packages::ensure(&packages::TOOLS)?;
         require(&kernel::features())?;
     }
     toolchain::ensure()
@@ -79,12 +79,12 @@ pub(crate) fn report() -> Result<()> {
     }
     heading("system packages");
     if kernel::is_privileged() {
-        packages::ensure()?;
+        packages::ensure(&packages::TOOLS)?;
     }
     for (command, place) in packages::found() {
         let (state, detail) = match place {
             Some(path) => (State::Present, path.display().to_string()),
-            None => (State::Missing, packages::remedy()),
+            None => (State::Missing, packages::remedy(&packages::TOOLS)),
         };
         print_feature(&Feature {
             name: command,

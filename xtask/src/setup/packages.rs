@@ -1,4 +1,4 @@
-//! Commands of the system that tests, lab and benchmarks call.
+//! Commands of the system that tests, lab, benchmarks and the cluster call.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::ui;
 use super::Unfit;
 
 /// A command, and the package that has it.
-struct Tool {
+pub(crate) struct Tool {
     command: &'static str,
     /// Packages of Debian and its kin; the first that the mirror has is installed.
     debian: &'static [&'static str],
@@ -18,7 +18,8 @@ struct Tool {
     elsewhere: &'static str,
 }
 
-const TOOLS: [Tool; 4] = [
+/// What tests, lab and benchmarks need.
+pub(super) const TOOLS: [Tool; 4] = [
     Tool {
         command: "ip",
         debian: &["iproute2"],
@@ -35,15 +36,35 @@ const TOOLS: [Tool; 4] = [
         debian: &["bpftool", "linux-tools-generic"],
         elsewhere: "bpftool (Arch: bpf)",
     },
-    Tool {
-        command: "curl",
-        debian: &["curl"],
-        elsewhere: "curl",
-    },
+    Tool::of("curl", &["curl"]),
 ];
 
+/// What a cluster needs besides Go.
+pub(crate) const CLUSTER: [Tool; 8] = [
+    Tool::of("gcc", &["gcc"]),
+    Tool::of("pkg-config", &["pkg-config"]),
+    Tool::of("openssl", &["openssl"]),
+    // The kubelet's, and that of kube-proxy in its two modes and of CNI plugins.
+    Tool::of("nft", &["nftables"]),
+    Tool::of("iptables", &["iptables"]),
+    Tool::of("nsenter", &["util-linux"]),
+    Tool::of("ip", &["iproute2"]),
+    Tool::of("curl", &["curl"]),
+];
+
+impl Tool {
+    /// A command whose package has one name everywhere.
+    const fn of(command: &'static str, debian: &'static [&'static str]) -> Self {
+        Self {
+            command,
+            debian,
+            elsewhere: debian[0],
+        }
+    }
+}
+
 /// Each command, and where it is.
-pub(crate) fn found() -> Vec<(&'static str, Option<PathBuf>)> {
+pub(super) fn found() -> Vec<(&'static str, Option<PathBuf>)> {
     TOOLS
         .iter()
         .map(|t| (t.command, which(t.command)))
@@ -51,14 +72,14 @@ pub(crate) fn found() -> Vec<(&'static str, Option<PathBuf>)> {
 }
 
 /// What to type where something is missing.
-pub(crate) fn remedy() -> String {
+pub(super) fn remedy(tools: &[Tool]) -> String {
     if which("apt-get").is_some() {
         format!(
             "as root: `apt-get install {}`",
-            missing_packages(|c| which(c).is_some()).join(" ")
+            missing_packages(tools, |c| which(c).is_some()).join(" ")
         )
     } else {
-        let names: Vec<_> = TOOLS
+        let names: Vec<_> = tools
             .iter()
             .filter(|t| which(t.command).is_none())
             .map(|t| t.elsewhere)
@@ -74,13 +95,13 @@ pub(crate) fn remedy() -> String {
 ///
 /// # Errors
 /// A command is missing and its package cannot be installed.
-pub(crate) fn ensure() -> Result<()> {
-    let missing = missing_packages(|c| which(c).is_some());
+pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing = missing_packages(tools, |c| which(c).is_some());
     if missing.is_empty() {
         return Ok(());
     }
     if which("apt-get").is_none() {
-        return Err(Unfit::new(remedy()).into());
+        return Err(Unfit::new(remedy(tools)).into());
     }
     ui::say(format!(
         "installing system packages with apt-get: {}",
@@ -88,21 +109,21 @@ pub(crate) fn ensure() -> Result<()> {
     ));
     if install(&missing).is_err() {
         apt(&["update"]).run_quietly("reading the package lists")?;
-        for packages in alternatives() {
+        for packages in alternatives(tools) {
             install_first(packages)?;
         }
     }
-    let still = missing_packages(|c| which(c).is_some());
+    let still = missing_packages(tools, |c| which(c).is_some());
     if still.is_empty() {
         Ok(())
     } else {
-        Err(Unfit::new(remedy()).into())
+        Err(Unfit::new(remedy(tools)).into())
     }
 }
 
 /// The first choice of package for every command that `present` denies, each once.
-fn missing_packages(present: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let mut names: Vec<_> = TOOLS
+fn missing_packages(tools: &[Tool], present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut names: Vec<_> = tools
         .iter()
         .filter(|t| !present(t.command))
         .filter_map(|t| t.debian.first().copied())
@@ -111,8 +132,8 @@ fn missing_packages(present: impl Fn(&str) -> bool) -> Vec<&'static str> {
     names
 }
 
-fn alternatives() -> impl Iterator<Item = &'static [&'static str]> {
-    TOOLS
+fn alternatives(tools: &[Tool]) -> impl Iterator<Item = &'static [&'static str]> {
+    tools
         .iter()
         .filter(|t| which(t.command).is_none())
         .map(|t| t.debian)
@@ -153,8 +174,12 @@ mod tests {
 
     #[test]
     fn a_package_is_asked_for_once() {
-        assert_eq!(missing_packages(|_| false), ["iproute2", "bpftool", "curl"]);
-        assert_eq!(missing_packages(|c| c != "bpftool"), ["bpftool"]);
-        assert!(missing_packages(|_| true).is_empty());
+        assert_eq!(
+            missing_packages(&TOOLS, |_| false),
+            ["iproute2", "bpftool", "curl"]
+        );
+        assert_eq!(missing_packages(&TOOLS, |c| c != "bpftool"), ["bpftool"]);
+        assert_eq!(missing_packages(&CLUSTER, |c| c != "nft"), ["nftables"]);
+        assert!(missing_packages(&TOOLS, |_| true).is_empty());
     }
 }

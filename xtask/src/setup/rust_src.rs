@@ -7,106 +7,38 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
-use crate::sh::{Sh, which};
-use crate::{paths, ui};
+use crate::cache::{self, remove};
+use crate::debian::{Unstable, unpack};
+use crate::sh::Sh;
+use crate::ui;
 
 /// Puts the library that Debian packages to `library`.
-///
-/// The package is downloaded through an apt configuration of its own, so that the machine's
-/// sources, lists and packages stay as they are.
 ///
 /// # Errors
 /// No Debian mirror is configured, the package is of another minor version than `release`, or
 /// a command fails.
 pub(super) fn from_debian(library: &Path, release: &str) -> Result<()> {
-    for tool in ["apt-get", "dpkg"] {
-        ensure!(
-            which(tool).is_some(),
-            "no {tool} here: Debian's package of rust-src cannot be unpacked"
-        );
-    }
-    let dir = paths::tools().join("apt");
-    remove(&dir)?;
+    let dir = cache::root().join(format!("rust-src.{}", std::process::id()));
     let result = install(&dir, library, release);
     remove(&dir)?;
     result
 }
 
 fn install(dir: &Path, library: &Path, release: &str) -> Result<()> {
-    let mirror = mirror()?;
-    ui::say(format!(
-        "rust-src comes from {mirror} (sid), through a private apt configuration in {}",
-        dir.display()
-    ));
-    let conf = configure(dir, &mirror)?;
-    let apt = || Sh::new("apt-get").arg("-qq").arg("-c").arg(&conf);
-    apt()
-        .arg("update")
-        .run_quietly("reading the package lists of Debian sid")?;
-    let debs = dir.join("debs");
-    apt()
-        .args(["download", "rust-src"])
-        .dir(&debs)
-        .run_quietly("downloading rust-src")?;
-    let deb = only_entry(&debs)?;
+    let unstable = Unstable::open(&dir.join("apt"))?;
+    ui::say(format!("rust-src comes from {} (sid)", unstable.mirror));
     let unpacked = dir.join("unpacked");
-    Sh::new("dpkg")
-        .arg("-x")
-        .arg(&deb)
-        .arg(&unpacked)
-        .run_quietly("unpacking rust-src")?;
+    unpack(
+        unstable.apt(),
+        &["rust-src"],
+        &dir.join("packages"),
+        &unpacked,
+    )?;
     let source = only_entry(&unpacked.join("usr/src"))?;
     check_release(&source, release)?;
     replace(&source.join("library"), library)
-}
-
-/// The machine's own Debian mirror.
-fn mirror() -> Result<String> {
-    let list = || {
-        Sh::new("apt-get")
-            .args(["indextargets", "--format", "$(REPO_URI) $(LABEL)"])
-            .read()
-    };
-    let mut found = debian_mirror(&list()?);
-    if found.is_none() {
-        // Labels come from the lists, which a fresh machine has not read yet.
-        Sh::new("apt-get")
-            .args(["-qq", "update"])
-            .run_quietly("reading the package lists")?;
-        found = debian_mirror(&list()?);
-    }
-    found.context("apt knows no Debian mirror on this machine")
-}
-
-fn debian_mirror(targets: &str) -> Option<String> {
-    targets.lines().find_map(|l| match l.split_once(' ') {
-        Some((uri, "Debian")) => Some(uri.to_owned()),
-        _ => None,
-    })
-}
-
-/// Writes the private configuration, and returns its path.
-fn configure(dir: &Path, mirror: &str) -> Result<PathBuf> {
-    for sub in ["lists/partial", "cache/archives/partial", "debs"] {
-        fs::create_dir_all(dir.join(sub))
-            .with_context(|| format!("cannot create {}", dir.join(sub).display()))?;
-    }
-    let sources = dir.join("sources.list");
-    let line = format!(
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} sid main\n"
-    );
-    write(&sources, &line)?;
-    let at = dir.display();
-    let text = format!(
-        "Dir::State::Lists \"{at}/lists\";\nDir::Cache \"{at}/cache\";\n\
-         Dir::Etc::SourceList \"{at}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-         APT::Sandbox::User \"root\";\n"
-    );
-    let conf = dir.join("apt.conf");
-    write(&conf, &text)?;
-    Ok(conf)
 }
 
 /// `rustc-1.97.1` serves the nightly 1.97.0, but not 1.98.0.
@@ -155,36 +87,9 @@ fn only_entry(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mirror_is_debians_and_nobody_elses() {
-        let targets = "https://packages.example.org/ Other\nhttps://deb.example.org/debian/ Debian\n\
-                       https://deb.example.org/debian-security/ Debian-Security\n";
-        assert_eq!(
-            debian_mirror(targets).as_deref(),
-            Some("https://deb.example.org/debian/")
-        );
-        assert_eq!(
-            debian_mirror("https://packages.example.org/ Ubuntu\n"),
-            None
-        );
-    }
 
     #[test]
     fn a_library_of_another_minor_version_is_refused() {

@@ -1,22 +1,27 @@
 //! The toolchain of the eBPF programs: a pinned nightly, its `rust-src`, and bpf-linker.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::rust_src;
 use crate::sh::{Sh, which};
-use crate::{paths, ui};
+use crate::tool::Tool;
+use crate::ui;
 
 /// The nightly: `build-std` and the BPF target need one, and a pinned one gives everybody the
 /// same code generation, which the verifier is sensitive to.
 pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 /// Commit date of that nightly; it tells whether a toolchain called `nightly` is the same one.
 const COMMIT_DATE: &str = "2026-05-19";
-/// 0.11 and later need LLVM 23; the pinned nightly has 22.
-const BPF_LINKER: &str = "0.10.3";
+/// 0.11 and later need LLVM 23; the pinned nightly has 22, and its libLLVM is what this loads.
+const BPF_LINKER: Tool = Tool {
+    package: "bpf-linker",
+    program: "bpf-linker",
+    version: "0.10.3",
+    toolchain: NIGHTLY,
+};
 
 /// The toolchain, complete and ready to build with.
 #[derive(Clone, Debug)]
@@ -28,14 +33,9 @@ pub(crate) struct Nightly {
 impl Nightly {
     /// The toolchain's own cargo, with an environment that leads to nothing of another toolchain.
     pub(crate) fn cargo(&self) -> Sh {
-        let mut path = OsString::from(paths::tools().join("bin"));
-        for dir in [
-            self.sysroot.join("bin").into_os_string(),
-            std::env::var_os("PATH").unwrap_or_default(),
-        ] {
-            path.push(":");
-            path.push(dir);
-        }
+        let mut path = self.sysroot.join("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
         // `cargo run` and rustup hand their own toolchain down through these.
         let inherited = [
             "CARGO",
@@ -84,8 +84,13 @@ pub(crate) fn ensure() -> Result<Nightly> {
     if !nightly.has_source() {
         install_source(&nightly)?;
     }
-    ensure_linker(&nightly)?;
+    BPF_LINKER.ensure(nightly.cargo())?;
     Ok(nightly)
+}
+
+/// The linker of the eBPF programs, once [`ensure`] built it.
+pub(crate) fn linker() -> PathBuf {
+    BPF_LINKER.path()
 }
 
 /// What is there, for the report of `cargo xtask setup`.
@@ -98,7 +103,7 @@ pub(crate) fn describe(nightly: &Nightly) -> Vec<(&'static str, String)> {
         ("rust-src", nightly.library().display().to_string()),
         (
             "bpf-linker",
-            format!("{BPF_LINKER} in {}", paths::tool("bpf-linker").display()),
+            format!("{} in {}", BPF_LINKER.version, linker().display()),
         ),
     ]
 }
@@ -203,56 +208,6 @@ fn first_line(e: &anyhow::Error) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-fn ensure_linker(nightly: &Nightly) -> Result<()> {
-    if tool_version(&paths::tool("bpf-linker")).as_deref() == Some(BPF_LINKER) {
-        return Ok(());
-    }
-    install_crate(nightly.cargo(), "bpf-linker", BPF_LINKER)
-}
-
-/// The version that a tool reports: the last word of `tool --version`, in most behind its name.
-pub(crate) fn tool_version(tool: &Path) -> Option<String> {
-    let text = Sh::new(tool).arg("--version").read().ok()?;
-    text.split_whitespace().last().map(str::to_owned)
-}
-
-/// Builds a tool at a pinned version into `target/tools`.
-///
-/// # Errors
-/// It does not build, most often for want of a network.
-pub(crate) fn install_crate(cargo: Sh, name: &str, version: &str) -> Result<()> {
-    let root = paths::tools();
-    let build = root.join("build");
-    cargo
-        .args([
-            "install",
-            name,
-            "--version",
-            version,
-            "--locked",
-            "--force",
-            "--root",
-        ])
-        .arg(&root)
-        .env("CARGO_TARGET_DIR", &build)
-        .dir(&std::env::temp_dir())
-        .run_quietly(&format!(
-            "building {name} {version} into {}",
-            root.display()
-        ))
-        .with_context(|| format!("cannot build {name} {version}"))?;
-    // What cargo compiled on the way is of no more use; leaving it would cost a gigabyte.
-    fs::remove_dir_all(&build)
-        .or_else(|e| {
-            if e.kind() == std::io::ErrorKind::NotFound {
-                Ok(())
-            } else {
-                Err(e)
-            }
-        })
-        .with_context(|| format!("cannot remove {}", build.display()))
 }
 
 #[cfg(test)]

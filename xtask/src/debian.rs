@@ -1,0 +1,149 @@
+//! Packages of Debian, fetched and unpacked without being installed: the machine's sources,
+//! lists and packages stay as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cache::{remake, remove};
+use crate::setup::Unfit;
+use crate::sh::{Sh, which};
+
+/// Debian's unstable suite, by package lists of its own.
+pub(crate) struct Unstable {
+    conf: PathBuf,
+    /// Where it is.
+    pub(crate) mirror: String,
+}
+
+impl Unstable {
+    /// Reads the lists of the machine's mirror into a directory.
+    ///
+    /// # Errors
+    /// No mirror is configured, or it does not answer.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        for tool in ["apt-get", "dpkg-deb"] {
+            if which(tool).is_none() {
+                let why = format!("no {tool} here: packages of Debian unstable cannot be had");
+                return Err(Unfit::new(why).into());
+            }
+        }
+        let mirror = mirror()?;
+        for sub in ["lists/partial", "cache/archives/partial"] {
+            remake(&dir.join(sub))?;
+        }
+        let conf = dir.join("apt.conf");
+        let at = dir.display();
+        let sources = format!(
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} sid main\n"
+        );
+        write(&dir.join("sources.list"), &sources)?;
+        let text = format!(
+            "Dir::State::Lists \"{at}/lists\";\nDir::Cache \"{at}/cache\";\n\
+             Dir::Etc::SourceList \"{at}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
+             APT::Sandbox::User \"root\";\n"
+        );
+        write(&conf, &text)?;
+        let unstable = Self { conf, mirror };
+        unstable
+            .apt()
+            .args(["-qq", "update"])
+            .run_quietly("reading the package lists of Debian unstable")?;
+        Ok(unstable)
+    }
+
+    /// apt-get with these lists.
+    pub(crate) fn apt(&self) -> Sh {
+        Sh::new("apt-get").arg("-c").arg(&self.conf)
+    }
+}
+
+/// The machine's own Debian mirror.
+fn mirror() -> Result<String> {
+    let list = || {
+        Sh::new("apt-get")
+            .args(["indextargets", "--format", "$(REPO_URI) $(LABEL)"])
+            .read()
+    };
+    if let Some(found) = debian_mirror(&list()?) {
+        return Ok(found);
+    }
+    // Labels come from the lists, which a fresh machine has not read yet.
+    Sh::new("apt-get")
+        .args(["-qq", "update"])
+        .run_quietly("reading the package lists")?;
+    debian_mirror(&list()?).context("apt knows no Debian mirror on this machine")
+}
+
+fn debian_mirror(targets: &str) -> Option<String> {
+    targets.lines().find_map(|l| match l.split_once(' ') {
+        Some((uri, "Debian")) => Some(uri.to_owned()),
+        _ => None,
+    })
+}
+
+/// Fetches packages, without what they depend on, and unpacks them; `scratch` is emptied.
+///
+/// # Errors
+/// One cannot be had or unpacked.
+pub(crate) fn unpack(apt: Sh, packages: &[&str], scratch: &Path, into: &Path) -> Result<()> {
+    remake(scratch)?;
+    apt.args(["-qq", "download"])
+        .args(packages)
+        .dir(scratch)
+        .run_quietly(&format!("fetching {}", packages.join(", ")))?;
+    let files = list(scratch)?;
+    ensure!(
+        files.len() == packages.len(),
+        "apt-get fetched {} packages for {}",
+        files.len(),
+        packages.join(", ")
+    );
+    for file in files {
+        Sh::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&file)
+            .arg(into)
+            .read()?;
+    }
+    remove(scratch)
+}
+
+/// The files of a directory, in order.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_file())
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_debians_and_nobody_elses() {
+        let targets = "https://packages.example.org/ Other\nhttps://deb.example.org/debian/ Debian\n\
+                       https://deb.example.org/debian-security/ Debian-Security\n";
+        assert_eq!(
+            debian_mirror(targets).as_deref(),
+            Some("https://deb.example.org/debian/")
+        );
+        assert_eq!(
+            debian_mirror("https://packages.example.org/ Ubuntu\n"),
+            None
+        );
+    }
+}
