@@ -42,6 +42,7 @@ pub(crate) fn make(node: Node, count: u8) -> Result<()> {
 pub(crate) fn start(node: Node) -> Result<()> {
     start_init(node)?;
     configure(node)?;
+    masquerade(node)?;
     start_containerd(node)?;
     let dir = node.dir();
     let (v4, v6) = node.addrs();
@@ -143,7 +144,9 @@ pub(crate) fn template(node: Node, name: &str, to: &Path, more: &[(&str, &str)])
         ("@PKI@", path(&pki("").join(""))),
         ("@DNS@", DNS_SERVICE.to_owned()),
         ("@PAUSE@", PAUSE.to_owned()),
-        ("@PODS@", PODS.to_owned()),
+        ("@PODS@", PODS.join(",")),
+        ("@ALL4@", PODS[0].to_owned()),
+        ("@ALL6@", PODS[1].to_owned()),
         ("@PODS4@", v4),
         ("@PODS6@", v6),
     ];
@@ -154,6 +157,16 @@ pub(crate) fn template(node: Node, name: &str, to: &Path, more: &[(&str, &str)])
         text = text.replace(word, value);
     }
     write(to, &text)
+}
+
+/// Gives pods the node's address where theirs lead nowhere, by the kernel's conntrack, as the
+/// CNI of most clusters does. `ipMasq` of the plugin here would hide pods from each other.
+fn masquerade(node: Node) -> Result<()> {
+    let file = node.dir().join("masquerade.nft");
+    template(node, "masquerade.nft", &file, &[])?;
+    let mut nft = command(Place::Node(node), "nft")?;
+    nft.arg("--file").arg(file);
+    output(nft).map(|_| ())
 }
 
 fn start_containerd(node: Node) -> Result<()> {

@@ -28,7 +28,7 @@ pub(crate) const API_SERVICE: (&str, &str) = ("10.96.0.1", "fd00:96::1");
 /// The cluster's DNS service.
 pub(crate) const DNS_SERVICE: &str = "10.96.0.10";
 /// Addresses of all pods.
-pub(crate) const PODS: &str = "10.244.0.0/16,fd00:244::/48";
+pub(crate) const PODS: [&str; 2] = ["10.244.0.0/16", "fd00:244::/48"];
 /// The image of most of the tests' pods.
 pub(crate) const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 /// The image that holds a pod's namespaces.
