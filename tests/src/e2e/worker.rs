@@ -29,6 +29,17 @@ pub fn work() -> io::Result<()> {
     Ok(())
 }
 
+/// Serves under a name, on TCP and UDP, for ever.
+///
+/// # Errors
+/// The port is taken.
+pub fn serve(name: &str, port: u16) -> io::Result<()> {
+    server::serve(name, port)?;
+    loop {
+        std::thread::park();
+    }
+}
+
 #[derive(Default)]
 struct Worker {
     kept: HashMap<u32, Socket>,

@@ -1,7 +1,7 @@
 //! The agent as pods: the image that `cargo xtask image` makes and the chart of `manifests/`.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -17,23 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const NAMESPACE: &str = "kube-system";
 
 /// Gives the nodes the image, and the cluster the chart's objects; pods of before are
-/// replaced one after the other.
+/// replaced one after the other, whether something of theirs changed or not.
 ///
 /// # Errors
 /// There is no image, or the chart or the cluster refuses something.
-pub(crate) fn install(nodes: u8, values: &[String]) -> Result<()> {
-    let archive = archive()?;
+pub(crate) fn install(nodes: u8, image: Option<&Path>, values: &[String]) -> Result<()> {
+    let archive = archive(image)?;
     Node::first(nodes).try_for_each(|n| load(n, &archive))?;
-    let before = uid();
-    apply(&chart::render(&all_values(values)?)?)?;
-    if before.is_some() {
-        // The image has the same name, so that nothing else would start its new content.
-        kubectl(&["-n", NAMESPACE, "rollout", "restart", "daemonset/bascule"])?;
-    }
-    Ok(())
+    apply(&chart::render(&all_values(values)?)?)
 }
 
-fn archive() -> Result<PathBuf> {
+/// The image's archive: the one that the user names, or the one that is made by default.
+fn archive(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(given) = given {
+        return given
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", given.display()));
+    }
     let arch = match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
@@ -51,26 +51,17 @@ fn archive() -> Result<PathBuf> {
 fn all_values(more: &[String]) -> Result<String> {
     let unified = hierarchies()?.into_iter().find(|h| h.v1.is_none());
     let unified = unified.context("no cgroup2 hierarchy is mounted")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_millis();
     let mut values = vec![
+        // The image may have the name of another one before: this starts its new content.
+        format!("podAnnotations.cluster/started=at-{now}"),
         format!("k8sServiceHost={}", CONTROL.0),
         "k8sServicePort=6443".to_owned(),
         format!("paths.cgroup={}", unified.place.display()),
     ];
     values.extend_from_slice(more);
     Ok(values.join(","))
-}
-
-fn uid() -> Option<String> {
-    let name = [
-        "-n",
-        NAMESPACE,
-        "get",
-        "daemonset",
-        "bascule",
-        "-o",
-        "jsonpath={.metadata.uid}",
-    ];
-    kubectl(&name).ok()
 }
 
 /// Waits until all pods are of the newest kind and ready.

@@ -12,6 +12,8 @@ mod e2e;
 mod golang;
 mod images;
 mod init;
+mod load_clients;
+mod load_test;
 mod node;
 mod pki;
 mod process;
@@ -108,6 +110,8 @@ enum Action {
         #[arg(value_parser = ["stop", "start"])]
         action: String,
     },
+    /// Dial services by every way while a command runs: does a connection fail, a stream break?
+    LoadTest(load_test::Args),
     /// Run Kubernetes' own tests
     E2e(e2e::Args),
 }
@@ -135,6 +139,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Action::Reboot { node } => reboot(&node)?,
         Action::Apiserver { action } if action == "stop" => down::end("apiserver")?,
         Action::Apiserver { .. } => control::start_apiserver()?,
+        Action::LoadTest(args) => return load_test::run(&args),
         Action::E2e(args) => return e2e::run(&args),
     }
     Ok(ExitCode::SUCCESS)

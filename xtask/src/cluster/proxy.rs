@@ -47,6 +47,10 @@ pub(crate) struct Choice {
     /// The agent's program [default: target/release/bascule, else target/debug/bascule]
     #[arg(long, value_name = "FILE")]
     pub bascule: Option<PathBuf>,
+    /// The image's archive, of a DaemonSet [default: target/image/bascule-ARCH.tar]
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    pub image: Option<PathBuf>,
     /// More flags of the proxy; of a DaemonSet: values of the chart (name=value)
     #[arg(last = true, value_name = "PROXY FLAGS")]
     pub flags: Vec<String>,
@@ -62,7 +66,7 @@ fn daemon(node: Node) -> Daemon {
 /// It cannot be started.
 pub(crate) fn start(nodes: u8, choice: &Choice) -> Result<()> {
     match choice.proxy {
-        Kind::Daemonset => daemonset::install(nodes, &choice.flags),
+        Kind::Daemonset => daemonset::install(nodes, choice.image.as_deref(), &choice.flags),
         _ => Node::first(nodes).try_for_each(|n| start_on(n, choice)),
     }
 }
