@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::apiserver_pod::ApiserverPod;
 use super::process::{Place, command, output};
 use super::tools;
 use super::topology::{admin, state};
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// Test this cluster, from where this command runs
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Let a pod stand for the API server: the test that deletes it has the server restarted
+    #[arg(long, conflicts_with = "kubeconfig")]
+    apiserver_pod: bool,
     /// Where reports go [default: target/cluster-e2e]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -67,7 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let json = report.join("report.json");
     let _ = fs::remove_file(&json);
     let start = Instant::now();
-    let status = watch(ginkgo(args, &report)?, &report.join("output.txt"))?;
+    let pod = args.apiserver_pod.then(ApiserverPod::start).transpose()?;
+    let status = watch(ginkgo(args, &report)?, &report.join("output.txt"));
+    if let Some(pod) = pod {
+        ui::say(format!("restarts of the API server: {}", pod.end()?));
+    }
+    let status = status?;
     if !json.is_file() {
         ui::error(format!("the tests ended with {status} and wrote no report"));
         return Ok(ExitCode::FAILURE);

@@ -4,6 +4,7 @@
 //! The control plane has a network namespace. A node has one of every kind, its own cgroups,
 //! bpffs, `/run`, `/var/lib` and `/var/log`, and runs containerd and a kubelet.
 
+mod apiserver_pod;
 mod cgroup;
 mod control;
 mod daemonset;
