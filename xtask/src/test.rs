@@ -20,7 +20,7 @@ use crate::ui::{self, Colour, paint};
 
 /// Minutes that one test program may take before it is ended: it hangs.
 const LIMIT_MINUTES: u32 = 25;
-/// Names the directory of kube-apiserver and etcd, as for other tests against an API server.
+/// Names the directory of kube-apiserver, etcd and kube-proxy, as for other tests against an API server.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// The package whose tests need root, a kernel or a cluster.
 const KERNEL_PACKAGE: &str = "bascule-tests";
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(finish(&tally, start))
 }
 
-/// Where kube-apiserver and etcd are, built first if they are not there.
+/// Where kube-apiserver, etcd and kube-proxy are, built first if they are not there.
 fn assets() -> Result<PathBuf> {
     match std::env::var_os(ASSETS) {
         Some(given) => Ok(given.into()),

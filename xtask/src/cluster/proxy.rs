@@ -102,7 +102,7 @@ pub(crate) fn start_on(node: Node, choice: &Choice) -> Result<()> {
         Kind::KubeProxy => {
             let file = node.dir().join("kube-proxy.yaml");
             template(node, "kube-proxy.yaml", &file, &[("@MODE@", &choice.mode)])?;
-            let mut proxy = command(Place::Node(node), tools::program("kube-proxy"))?;
+            let mut proxy = command(Place::Node(node), tools::kube_proxy())?;
             proxy.arg("--config").arg(file).args(&choice.flags);
             proxy
         }
@@ -192,7 +192,7 @@ fn clean(node: Node, kind: Kind) -> Result<()> {
         Kind::None => Ok(()),
         Kind::Bascule | Kind::Daemonset => unpin(node),
         Kind::KubeProxy => {
-            let mut proxy = command(Place::Node(node), tools::program("kube-proxy"))?;
+            let mut proxy = command(Place::Node(node), tools::kube_proxy())?;
             proxy
                 .arg("--config")
                 .arg(node.dir().join("kube-proxy.yaml"))

@@ -13,11 +13,14 @@ use crate::debian::{self, Unstable};
 use crate::setup::packages;
 use crate::ui;
 
-/// The API server, which the tests against one use as well; etcd lies beside it.
+/// What tests use without a cluster as well; etcd lies beside it.
 const API: Programs = Programs {
     name: "kube-apiserver",
     module: "kubernetes",
-    packages: &["k8s.io/kubernetes/cmd/kube-apiserver"],
+    packages: &[
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-proxy",
+    ],
     test: None,
 };
 /// The other programs of Kubernetes, and those of images of the tests.
@@ -28,7 +31,6 @@ const PROGRAMS: Programs = Programs {
         "k8s.io/kubernetes/cmd/kubelet",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
         "k8s.io/kubernetes/cmd/kube-scheduler",
-        "k8s.io/kubernetes/cmd/kube-proxy",
         "k8s.io/kubernetes/test/images/agnhost",
         "k8s.io/kubernetes/test/images/regression-issue-74839",
     ],
@@ -62,6 +64,11 @@ pub(super) fn apiserver() -> PathBuf {
 /// etcd, of the same place.
 pub(super) fn etcd() -> PathBuf {
     API.path("etcd")
+}
+
+/// kube-proxy.
+pub(super) fn kube_proxy() -> PathBuf {
+    API.path("kube-proxy")
 }
 
 /// A program of Kubernetes, or of an image of the tests.
@@ -122,7 +129,7 @@ pub(super) fn ensure() -> Result<()> {
     Ok(())
 }
 
-/// kube-apiserver and etcd in one directory, as `KUBEBUILDER_ASSETS` names it.
+/// kube-apiserver, etcd and kube-proxy in one directory, as `KUBEBUILDER_ASSETS` names it.
 ///
 /// # Errors
 /// One cannot be built or fetched.
