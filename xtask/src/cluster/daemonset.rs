@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::cgroup::hierarchies;
 use super::control::{apply, kubectl};
@@ -15,6 +15,8 @@ use crate::{chart, paths};
 /// How long the pods may take to be ready, or to be gone.
 const PATIENCE: Duration = Duration::from_secs(120);
 const NAMESPACE: &str = "kube-system";
+/// What all objects of the chart have.
+const LABEL: &str = "app.kubernetes.io/instance=bascule";
 
 /// Gives the nodes the image, and the cluster the chart's objects; pods of before are
 /// replaced one after the other, whether something of theirs changed or not.
@@ -69,20 +71,37 @@ fn all_values(more: &[String]) -> Result<String> {
 /// # Errors
 /// They are not in time.
 pub(crate) fn wait(nodes: u8) -> Result<()> {
-    let fields = "jsonpath={.metadata.generation} {.status.observedGeneration} \
-                  {.status.updatedNumberScheduled} {.status.numberReady}";
-    let wanted = nodes.to_string();
+    let fields = "jsonpath={range .items[*]}{.metadata.generation} {.status.observedGeneration} \
+                  {.status.updatedNumberScheduled} {.status.numberReady}{'\\n'}{end}";
     wait_for("the proxy's pods get ready", PATIENCE, None, || {
-        let text = kubectl(&["-n", NAMESPACE, "get", "daemonset", "bascule", "-o", fields])?;
-        match text.split(' ').collect::<Vec<_>>()[..] {
-            [generation, seen, updated, ready]
-                if generation == seen && updated == wanted && ready == wanted =>
-            {
-                Ok(())
-            }
-            _ => bail!("they are not: `cargo xtask cluster kubectl describe pods -n {NAMESPACE}`"),
-        }
+        let text = kubectl(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "daemonset",
+            "-l",
+            LABEL,
+            "-o",
+            fields,
+        ])?;
+        ensure!(
+            all_ready(&text, nodes),
+            "they are not: `cargo xtask cluster kubectl describe pods -n {NAMESPACE} -l {LABEL}`"
+        );
+        Ok(())
     })
+}
+
+/// Whether there are DaemonSets, and each has a pod of its newest kind ready on every node.
+fn all_ready(sets: &str, nodes: u8) -> bool {
+    let wanted = nodes.to_string();
+    let ready = |set: &str| match set.split(' ').collect::<Vec<_>>()[..] {
+        [generation, seen, updated, ready] => {
+            generation == seen && updated == wanted && ready == wanted
+        }
+        _ => false,
+    };
+    !sets.is_empty() && sets.lines().all(ready)
 }
 
 /// Removes the chart's objects, and waits until the pods are gone.
@@ -90,20 +109,34 @@ pub(crate) fn wait(nodes: u8) -> Result<()> {
 /// # Errors
 /// They stay.
 pub(crate) fn remove() -> Result<()> {
-    let label = "app.kubernetes.io/name=bascule";
-    let kinds = "daemonset,serviceaccount,clusterrole,clusterrolebinding";
+    let kinds = "daemonset,serviceaccount,clusterrole,clusterrolebinding,configmap";
     kubectl(&[
         "-n",
         NAMESPACE,
         "delete",
         kinds,
         "-l",
-        label,
+        LABEL,
         "--wait=false",
     ])?;
     wait_for("the proxy's pods end", PATIENCE, None, || {
-        let pods = kubectl(&["-n", NAMESPACE, "get", "pods", "-l", label, "-o", "name"])?;
+        let pods = kubectl(&["-n", NAMESPACE, "get", "pods", "-l", LABEL, "-o", "name"])?;
         ensure!(pods.is_empty(), "{pods} is there still");
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_must_be_ready_on_all_nodes() {
+        assert!(all_ready("4 4 3 3\n1 1 3 3", 3));
+        assert!(!all_ready("", 3));
+        assert!(!all_ready("4 4 3 3\n1 1 3 2", 3), "a pod is not ready");
+        assert!(!all_ready("4 3 3 3", 3), "the update has not been seen");
+        assert!(!all_ready("4 4 2 3", 3), "a pod is of before");
+        assert!(!all_ready("4 4  ", 3), "nothing is known yet");
+    }
 }
