@@ -14,10 +14,10 @@ use super::scene::{PROTOS, SCTP, Scene, TCP, UDP, name};
 use crate::vectors::{
     frame::{Csum, Frame, L4, chunk, later, sctp},
     net::{FAMILIES, Family, GATEWAY, NODE_A, UP0, at},
-    vector::{At, Vector, back, out, pass, untouched},
+    vector::{At, Vector, back, out, pass},
 };
 
-const THEME: &str = "ICMP errors";
+pub(super) const THEME: &str = "ICMP errors";
 
 /// The vectors of this theme.
 pub(super) fn vectors() -> Vec<Vector> {
@@ -36,20 +36,16 @@ pub(super) fn vectors() -> Vec<Vector> {
         }
         for proto in PROTOS {
             all.push(every_kind(Scene::outside(family, proto, 1)));
-            all.push(about_nobody(family, proto));
-            all.push(short(family, proto));
             all.push(whole_quote(family, proto));
         }
         all.push(no_checksum(family));
-        all.push(of_a_later_fragment(family));
-        all.push(no_error(family));
         all.push(from_the_node(family));
     }
     all
 }
 
 /// Somebody between the two ends.
-fn router(family: Family) -> IpAddr {
+pub(super) fn router(family: Family) -> IpAddr {
     family.client(250)
 }
 
@@ -64,7 +60,7 @@ fn unreachable(family: Family) -> L4 {
     }
 }
 
-fn too_big(family: Family) -> L4 {
+pub(super) fn too_big(family: Family) -> L4 {
     match family {
         Family::V4 => L4::Icmp4(Icmpv4Type::DestinationUnreachable(
             DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1280 },
@@ -74,7 +70,7 @@ fn too_big(family: Family) -> L4 {
 }
 
 /// An error about a packet, of which so many bytes after the IP header are quoted.
-fn error(l4: L4, ends: (IpAddr, IpAddr), about: &Frame, bytes: usize) -> Frame {
+pub(super) fn error(l4: L4, ends: (IpAddr, IpAddr), about: &Frame, bytes: usize) -> Frame {
     let header = if about.src.is_ipv4() { 20 } else { 40 };
     let quote = &about.build()[14..];
     let quote = &quote[..quote.len().min(header + bytes)];
@@ -233,49 +229,6 @@ fn every_kind(scene: Scene) -> Vector {
     vector
 }
 
-/// About a packet of a flow that nobody knows.
-fn about_nobody(family: Family, proto: u8) -> Vector {
-    let scene = Scene::outside(family, proto, 1);
-    let about = later(proto, scene.front, at(family.client(6), 1));
-    let input = error(
-        too_big(family),
-        (router(family), scene.front.ip()),
-        &about,
-        8,
-    );
-    let about = later(proto, at(family.client(6), 1), scene.backend);
-    let reply = error(
-        too_big(family),
-        (scene.backend.ip(), family.client(6)),
-        &about,
-        8,
-    );
-    let name = format!("{family} {}, about a stranger's", name(proto));
-    Vector::new(THEME, name, scene.world())
-        .packet(At::Uplink, &input, untouched(&input.build()))
-        .packet(At::ToNet, &reply, untouched(&reply.build()))
-        .conntrack([])
-}
-
-/// Too little is quoted to know the ports, or not all of the IP header.
-fn short(family: Family, proto: u8) -> Vector {
-    let scene = Scene::outside(family, proto, 1);
-    let world = scene
-        .world()
-        .flow(&scene.flow(), 1, (scene.going(), scene.going()));
-    let about = later(proto, scene.front, scene.client);
-    let ends = (router(family), scene.front.ip());
-    let name = format!("{family} {}, too short", name(proto));
-    let mut vector = Vector::new(THEME, name, world);
-    for bytes in [0, 4, 7] {
-        let input = error(too_big(family), ends, &about, bytes).build();
-        vector = vector.bytes(At::Uplink, input.clone(), untouched(&input));
-    }
-    let input = error(too_big(family), ends, &about, 8).build();
-    let cut = input[..14 + family.header() + 8 + 12].to_vec();
-    vector.bytes(At::Uplink, cut.clone(), untouched(&cut))
-}
-
 /// RFC 1812, section 4.3.2.3, and RFC 4443 want as much as fits: the quoted packet's
 /// own checksum is then there, and must be right.
 fn whole_quote(family: Family, proto: u8) -> Vector {
@@ -332,52 +285,6 @@ fn no_checksum(family: Family) -> Vector {
         world,
     )
     .packet(At::Uplink, &input, pass(Reason::IcmpError, &output))
-}
-
-/// A later fragment has no ports to quote; what lies there looks like some.
-fn of_a_later_fragment(family: Family) -> Vector {
-    let scene = Scene::outside(family, UDP, 1);
-    let world = scene
-        .world()
-        .flow(&scene.flow(), 1, (scene.going(), scene.going()));
-    let whole = later(UDP, scene.front, scene.client);
-    let about = match family {
-        Family::V4 => whole.frag((7, 3, true, false)),
-        Family::V6 => whole.extension(44, &[0, 0, 25, 0, 0, 0, 7]),
-    };
-    let input = error(
-        too_big(family),
-        (router(family), scene.front.ip()),
-        &about,
-        24,
-    );
-    Vector::new(THEME, format!("{family}, about a later fragment"), world).packet(
-        At::Uplink,
-        &input,
-        untouched(&input.build()),
-    )
-}
-
-/// A message that quotes a packet and is no error: an ICMP redirect.
-fn no_error(family: Family) -> Vector {
-    let scene = Scene::outside(family, UDP, 1);
-    let world = scene
-        .world()
-        .flow(&scene.flow(), 1, (scene.going(), scene.going()));
-    let about = later(UDP, scene.front, scene.client);
-    let mut input = error(
-        too_big(family),
-        (router(family), scene.front.ip()),
-        &about,
-        8,
-    )
-    .build();
-    input[14 + family.header()] = if family == Family::V4 { 5 } else { 137 };
-    Vector::new(THEME, format!("{family}, a redirect"), world).bytes(
-        At::Uplink,
-        input.clone(),
-        untouched(&input),
-    )
 }
 
 /// The node says that a pod's packet was too big for the way to its backend.

@@ -11,6 +11,7 @@ mod fragments;
 mod hairpin;
 mod hostile;
 mod icmp_errors;
+mod icmp_others;
 mod link;
 mod maglev;
 mod new_flow;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Vector> {
         link::vectors(),
         cuts::vectors(),
         icmp_errors::vectors(),
+        icmp_others::vectors(),
         sctp::vectors(),
     ]
     .concat()
