@@ -2,6 +2,7 @@
 //! [`crate::plan_service`], the input of the planner.
 
 use lb_common::{Addr, FrontendKey};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cidr::Cidr,
@@ -24,7 +25,7 @@ pub struct ServicePlan {
 
 /// What an external load balancer asks a node about a service
 /// (`spec.healthCheckNodePort`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// Port of the health check server.
     pub port: u16,

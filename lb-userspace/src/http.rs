@@ -1,4 +1,7 @@
-//! A small HTTP server for health checks and metrics: GET and HEAD, HTTP/1.
+//! A small HTTP server for health checks and metrics: GET and HEAD, HTTP/1, one
+//! request a connection.
+
+mod listener;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,15 +14,22 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time,
+};
 
 use crate::backoff::Backoff;
+use listener::Leaving;
 
 /// Connections of one server at a time: probes need one or two, and whoever
 /// holds more open must not take the agent's memory.
 const CONNECTIONS: usize = 64;
-/// How long a client may take for its request, and a connection may idle.
+/// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server that ends waits for requests that it has accepted.
+const LAST: Duration = Duration::from_secs(2);
 
 /// What a server answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +72,11 @@ pub type Handler = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
 /// Takes why an address cannot be bound, and `None` when it is.
 pub type Teller = Arc<dyn Fn(Option<String>) + Send + Sync>;
 
+/// Whether this process answers, or only holds its addresses, because another one
+/// answers there. When the other end is dropped while it is not its turn, its
+/// servers end.
+pub type Turn = watch::Receiver<bool>;
+
 /// What is served where, and the setting that says so.
 #[derive(Clone)]
 pub struct Place {
@@ -69,6 +84,7 @@ pub struct Place {
     option: &'static str,
     address: SocketAddr,
     teller: Option<Teller>,
+    turn: Option<Turn>,
 }
 
 impl Place {
@@ -79,6 +95,7 @@ impl Place {
             option,
             address,
             teller: None,
+            turn: None,
         }
     }
 
@@ -88,11 +105,18 @@ impl Place {
         let teller = Some(teller);
         Self { teller, ..self }
     }
+
+    /// Answers in turns with other processes of the same user.
+    #[must_use]
+    pub fn in_turn(self, turn: Turn) -> Self {
+        let turn = Some(turn);
+        Self { turn, ..self }
+    }
 }
 
-/// Serves a place until the task is dropped. An address that cannot be bound is
-/// tried again: another proxy may still hold it, and must not keep this one from
-/// its main work.
+/// Serves a place until the task is dropped, or its turn is over for good. An
+/// address that cannot be bound is tried again: another proxy may still hold it, and
+/// must not keep this one from its main work.
 ///
 /// # Errors
 /// The address cannot be bound and `hard_fail` is set.
@@ -101,20 +125,31 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
         what,
         option,
         address,
-        teller,
+        ..
     } = place;
+    let mut turn = place.turn;
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     let mut told = false;
     loop {
-        match (bind(address).await, &teller) {
-            (Ok(listener), teller) => {
-                match teller {
-                    Some(tell) => tell(None),
-                    None => tracing::info!(%address, "{what} is served"),
-                }
+        match (listener::bind(address), &place.teller) {
+            (Ok(socket), teller) => {
+                teller.iter().for_each(|tell| tell(None));
                 backoff.reset();
                 told = false;
-                let error = accept(listener, handler.clone()).await;
+                if turn.as_ref().is_some_and(|turn| !*turn.borrow()) {
+                    tracing::debug!(%address, "{what} is answered by another process");
+                }
+                if !comes(&mut turn).await {
+                    return Ok(());
+                }
+                if teller.is_none() {
+                    tracing::info!(%address, "{what} is served");
+                }
+                let error = match listener::listen(socket) {
+                    Ok(listener) => accept(listener, handler.clone(), &mut turn).await,
+                    Err(error) => Some(error),
+                };
+                let Some(error) = error else { continue };
                 tracing::warn!(%address, %error, "{what}: no connection can be accepted; trying again");
             }
             (Err(error), _) if hard_fail => anyhow::bail!(
@@ -132,56 +167,94 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
     }
 }
 
-/// Binds an address. The unspecified one of either family stands for both, as it
-/// does for Go (net/ipsock_posix.go, `favoriteAddrFamily`), and for IPv4 alone on
-/// a host without IPv6.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    if !address.ip().is_unspecified() {
-        return TcpListener::bind(address).await;
-    }
-    match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, address.port())).await {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-            ) =>
-        {
-            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
+/// Waits for the turn; `false` when it will never come.
+async fn comes(turn: &mut Option<Turn>) -> bool {
+    match turn {
+        Some(turn) => turn.wait_for(|mine| *mine).await.is_ok(),
+        None => true,
     }
 }
 
-/// Accepts connections until that fails for good.
-pub async fn accept(listener: TcpListener, handler: Handler) -> io::Error {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        // The semaphore is never closed, so there is always a permit to wait for.
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return io::Error::other("the server has ended");
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // The client is gone already: nothing is wrong with the listener.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(e) => return e,
-        };
-        let handler = handler.clone();
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = respond(&request, &handler);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a client's connection ended early");
-            }
-            drop(permit);
-        });
+/// Waits for the end of the turn.
+async fn is_over(turn: &mut Option<Turn>) {
+    match turn {
+        // An error says that the other end is gone, which is an end too.
+        Some(turn) => drop(turn.wait_for(|mine| !*mine).await),
+        None => std::future::pending().await,
     }
+}
+
+/// Accepts connections until that fails for good, or the turn is over (`None`); then
+/// everything that has come is answered.
+pub async fn accept(
+    listener: TcpListener,
+    handler: Handler,
+    turn: &mut Option<Turn>,
+) -> Option<io::Error> {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut leaving: Option<Leaving> = None;
+    loop {
+        let step = async {
+            match &mut leaving {
+                Some(leaving) => leaving.step(&listener).await,
+                None => {
+                    is_over(turn).await;
+                    true
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            next = next(&listener, &room) => {
+                match next {
+                    Ok((stream, permit)) => answer(stream, permit, handler.clone()),
+                    // The client is gone already: nothing is wrong with the listener.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(e) => return Some(e),
+                }
+                leaving.iter_mut().for_each(Leaving::took);
+            }
+            goes_on = step => match leaving {
+                None => leaving = Some(Leaving::begin(&listener)),
+                Some(_) if goes_on => {}
+                Some(_) => break,
+            }
+        }
+    }
+    drop(listener);
+    // Whoever takes longer has been given its time.
+    let _ = time::timeout(LAST, room.acquire_many(CONNECTIONS as u32)).await;
+    None
+}
+
+async fn next(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    // The semaphore is never closed, so there is always a permit to wait for.
+    let permit = room.clone().acquire_owned().await;
+    let permit = permit.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+fn answer(stream: TcpStream, permit: OwnedSemaphorePermit, handler: Handler) {
+    tokio::spawn(async move {
+        let service = service_fn(|request| {
+            let response = respond(&request, &handler);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            // The next request may have to go to another process.
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a client's connection ended early");
+        }
+        drop(permit);
+    });
 }
 
 fn respond(request: &Request<Incoming>, handler: &Handler) -> Response<Full<Bytes>> {

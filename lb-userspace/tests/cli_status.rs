@@ -133,6 +133,7 @@ fn a_degraded_node_is_shown_whole() {
 Agent     not running, version 0.1.0, node n1, started 2026-11-21T06:00:00Z; the programs and maps serve on
 Objects   synced, 12 services, last update 2026-11-21T06:00:01Z
 Writes    2 failed and are tried again
+Health    answered by nobody
 Trouble   watch of Services: connection refused
 Problem   EndpointSlice default/lost: NoServiceLabel: add the label
           and 2 more problems
@@ -172,4 +173,21 @@ MAP  ENTRIES    OF  FILL    MEMORY  WRITTEN BY  HOLDS
 m          -  1000     -  62.5 KiB  datapath    things
 ";
     assert_eq!(maps_text(&[map("m", DATAPATH, None, 1000)]), expected);
+}
+
+#[test]
+fn who_answers_health_checks_is_said() {
+    for (running, stood_in, words) in [
+        (true, true, "answered by `bascule health`"),
+        (false, true, "also while no agent runs"),
+        (
+            true,
+            false,
+            "answered by the agent, and not while it restarts",
+        ),
+        (false, false, "answered by nobody"),
+    ] {
+        let text = report(running, |_| {}).stood_in(stood_in).text(false);
+        assert!(text.contains(words), "{text}");
+    }
 }

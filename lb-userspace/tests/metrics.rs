@@ -217,7 +217,7 @@ async fn ask(exposition: Exposition, line: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let handler = exposition.handler(serde_json::json!({"mode": "nftables"}));
-    let server = tokio::spawn(async move { http::accept(listener, handler).await });
+    let server = tokio::spawn(async move { http::accept(listener, handler, &mut None).await });
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

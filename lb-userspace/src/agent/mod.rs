@@ -7,6 +7,7 @@ pub mod core;
 pub mod fold;
 pub mod kernel;
 mod latency;
+pub mod publish;
 pub mod run;
 pub mod state;
 mod tell;

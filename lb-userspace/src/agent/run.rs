@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     core::{Core, Dataplane, Input, Setup, Shared},
+    publish::{Publisher, Sign},
     state::{StateDir, Status},
 };
 use crate::{
@@ -108,30 +109,29 @@ pub fn run<D: Dataplane + Send + 'static>(
     let (inputs, queue) = mpsc::channel(QUEUE);
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let guard = runtime.enter();
-    serve(&settings, &shared, readings, &mut tasks);
+    let turn = settings.state_dir.turn()?;
+    serve(&settings, &shared, (readings, turn.clone()), &mut tasks);
     follow(&settings, &facts, inputs, &mut shared, &mut tasks);
     drop(guard);
     let (dataplane, planner) = load()?;
+    let servers = service::Servers::new(runtime.handle().clone(), shared.health.clone());
     let setup = Setup {
         dataplane,
         planner,
         kernel: Kernel::read()?,
         facts,
-        servers: service::Servers::new(runtime.handle().clone(), shared.health.clone()),
+        servers: servers.in_turn(turn),
         node: settings.node.clone(),
         shared: shared.clone(),
     };
-    let core = Core::new(setup, Instant::now());
-    let files = writer(settings.state_dir.clone())?;
-    let line = thread::Builder::new()
-        .name("line".into())
-        .spawn(move || -> io::Result<()> {
-            let clock = runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()?;
-            clock.block_on(straight_line(core, queue, shared, files));
-            Ok(())
-        })?;
+    let now = Instant::now();
+    let core = Core::new(setup, now);
+    let out = Out {
+        shared,
+        files: writer(settings.state_dir.clone())?,
+        publisher: Publisher::new(settings.servers.healthz, settings.health_timeout, now),
+    };
+    let line = start(core, queue, out)?;
     let ended = runtime.block_on(until_ended(&mut tasks));
     // With every sender gone the line ends.
     runtime.block_on(tasks.shutdown());
@@ -143,6 +143,21 @@ pub fn run<D: Dataplane + Send + 'static>(
         ),
     }
     ended
+}
+
+/// Starts the straight line on a thread of its own.
+fn start<D: Dataplane + Send + 'static>(
+    core: Core<D>,
+    queue: mpsc::Receiver<Input>,
+    out: Out,
+) -> io::Result<thread::JoinHandle<io::Result<()>>> {
+    thread::Builder::new().name("line".into()).spawn(move || {
+        let clock = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        clock.block_on(straight_line(core, queue, out));
+        Ok(())
+    })
 }
 
 /// Waits for a signal, or for a task that cannot go on.
@@ -164,7 +179,7 @@ async fn until_ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<
 fn serve(
     settings: &Settings,
     shared: &Shared,
-    readings: metrics::Reader,
+    (readings, turn): (metrics::Reader, http::Turn),
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) {
     let Servers {
@@ -176,7 +191,7 @@ fn serve(
         let handler = shared.health.handler();
         tasks.spawn(async move {
             let place = http::Place::new("health", "--healthz-bind-address", address);
-            http::serve(place, hard_fail, handler).await
+            http::serve(place.in_turn(turn), hard_fail, handler).await
         });
     }
     let Some(address) = scrapes else { return };
@@ -262,26 +277,41 @@ async fn addresses(facts: Facts, inputs: mpsc::Sender<Input>) -> anyhow::Result<
     }
 }
 
-type Files = std_mpsc::Sender<(Status, Arc<BTreeMap<u32, ServicePortKey>>)>;
+/// What is written into the state directory.
+enum File {
+    Status(Status, Arc<BTreeMap<u32, ServicePortKey>>),
+    Sign(Sign),
+}
 
 /// A thread that writes the files, so that the straight line never waits for a
 /// file system.
-fn writer(dir: StateDir) -> io::Result<Files> {
-    let (tx, rx) = std_mpsc::channel::<(Status, Arc<BTreeMap<u32, ServicePortKey>>)>();
+fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
+    let (tx, rx) = std_mpsc::channel::<File>();
     thread::Builder::new().name("files".into()).spawn(move || {
         let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
-        let mut failed = false;
-        for (status, names) in rx {
-            let mut result = dir.write_status(&status);
-            if result.is_ok() && !written.as_ref().is_some_and(|w| Arc::ptr_eq(w, &names)) {
-                result = dir.write_names(&names);
-                written = Some(names);
-            }
+        let (mut vouches, mut failed) = (false, false);
+        for file in rx {
+            let result = match file {
+                File::Status(status, names) => {
+                    let known = written.as_ref().is_some_and(|w| Arc::ptr_eq(w, &names));
+                    let result = dir.write_status(&status);
+                    match result.is_ok() && !known {
+                        true => dir.write_names(written.insert(names)),
+                        false => result,
+                    }
+                }
+                File::Sign(Sign::Record(record)) => {
+                    let result = dir.write_record(&record);
+                    vouches = result.is_ok();
+                    result
+                }
+                File::Sign(Sign::Beat) => dir.beat(vouches),
+            };
             match result {
                 Ok(()) => failed = false,
                 Err(error) if !failed => {
                     failed = true;
-                    tracing::warn!(%error, "files for `bascule status` cannot be written; give another directory with --state-dir");
+                    tracing::warn!(%error, "files for `bascule status` and `bascule health` cannot be written; give another directory with --state-dir");
                 }
                 Err(_) => {}
             }
@@ -290,18 +320,25 @@ fn writer(dir: StateDir) -> io::Result<Files> {
     Ok(tx)
 }
 
+/// Where the straight line tells.
+struct Out {
+    shared: Shared,
+    files: std_mpsc::Sender<File>,
+    publisher: Publisher,
+}
+
 /// Takes inputs, works when work is due, until the inputs end.
 async fn straight_line<D: Dataplane>(
     mut core: Core<D>,
     mut queue: mpsc::Receiver<Input>,
-    shared: Shared,
-    files: Files,
+    mut out: Out,
 ) {
     let mut tell_at = Instant::now();
     loop {
+        let due = core.due().min(out.publisher.due(&core));
         let due = match core.is_untold() {
-            true => core.due().min(tell_at),
-            false => core.due(),
+            true => due.min(tell_at),
+            false => due,
         };
         tokio::select! {
             biased;
@@ -322,12 +359,16 @@ async fn straight_line<D: Dataplane>(
         if now >= core.due() && core.work(now) {
             give_memory_back();
         }
+        // The writer lives as long as this thread.
+        if let Some(sign) = out.publisher.sign(&core, Instant::now()) {
+            let _ = out.files.send(File::Sign(sign));
+        }
         if Instant::now() >= tell_at {
             tell_at = Instant::now() + TELL;
             if let Some(status) = core.tell() {
-                let names = shared.names.read().map(|n| n.clone()).unwrap_or_default();
-                // The writer lives as long as this thread.
-                let _ = files.send((status, names));
+                let names = out.shared.names.read().map(|n| n.clone());
+                let names = names.unwrap_or_default();
+                let _ = out.files.send(File::Status(status, names));
             }
         }
     }

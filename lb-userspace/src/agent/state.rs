@@ -1,17 +1,22 @@
 //! What the agent leaves for the command line in its state directory: names of
 //! services, and its status. The agent never reads it: the maps are its memory.
 
+mod signs;
+
 use std::{
     collections::BTreeMap,
     fs, io,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use lb_plan::model::ServicePortKey;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::fold::Standing;
+pub use signs::Record;
 
 /// A place that objects come from and that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -97,6 +102,9 @@ const STATUS: &str = "status.json";
 const NAMES: &str = "names.json";
 /// Names the bpffs that an agent has mounted.
 const MOUNTED: &str = "mounted";
+/// Whoever [looks](StateDir::is_claimed) at the lock holds it for a moment: it is tried
+/// so often, with such pauses.
+const TRIES: (u32, Duration) = (20, Duration::from_millis(10));
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -125,7 +133,15 @@ impl StateDir {
         fs::create_dir_all(&self.0)?;
         let path = self.0.join(LOCK);
         let file = fs::File::options().create(true).append(true).open(&path)?;
-        file.try_lock().map_err(|e| match e {
+        let mut locked = file.try_lock();
+        for _ in 0..TRIES.0 {
+            if !matches!(locked, Err(fs::TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(TRIES.1);
+            locked = file.try_lock();
+        }
+        locked.map_err(|e| match e {
             fs::TryLockError::WouldBlock => io::Error::other(format!(
                 "{}: another agent runs with this state directory: end it, or give another one with --state-dir",
                 path.display()
@@ -161,7 +177,7 @@ impl StateDir {
     /// # Errors
     /// If a file cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
-        for name in [LOCK, STATUS, NAMES, MOUNTED] {
+        for name in [LOCK, STATUS, NAMES, MOUNTED, signs::RECORD, signs::STAND_IN] {
             let path = self.0.join(name);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {

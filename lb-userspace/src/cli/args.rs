@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValuePars
 use clap_complete::Shell;
 use lb_common::limits;
 
-use super::kube_flags::KubeFlags;
+use super::{health::HealthArgs, kube_flags::KubeFlags};
 pub use crate::config::{SocketLb, Xdp};
 
 const EXIT_CODES: &str =
@@ -47,6 +47,14 @@ Services are no longer served by this node. End its agent first: one that runs i
         #[command(flatten)]
         paths: Paths,
     },
+    /// Answer the agent's health checks in its place, so that they are answered while it restarts
+    #[command(after_help = "Examples:
+  bascule health
+  bascule health --state-dir /run/bascule
+
+Runs beside the agent, as the same user and without any capability. While it runs, it answers
+/healthz, /livez and the healthCheckNodePorts, and the agent does not; without it the agent does.")]
+    Health(HealthArgs),
     /// Show how the node is: agent, hooks, maps, problems
     #[command(after_help = "Examples:
   bascule status
@@ -326,66 +334,5 @@ pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_has_examples() {
-        fn check(command: &clap::Command) {
-            for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
-                let help = sub
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                let is_group = sub.has_subcommands();
-                assert!(
-                    is_group || help.contains("bascule "),
-                    "{} has no example",
-                    sub.get_name()
-                );
-                check(sub);
-            }
-        }
-        check(&Cli::command());
-    }
-
-    #[test]
-    fn lists_are_given_with_commas_or_spaces() {
-        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
-        let Ok(Command::Agent(args)) = parse(
-            "bascule agent --source x --uplinks eth0,eth1 --pod-devices a* b? --nodeport-addresses 10.0.0.0/8 --service-node-port-range 30000-30100",
-        ) else {
-            panic!()
-        };
-        assert_eq!(args.uplinks, ["eth0", "eth1"]);
-        assert_eq!(args.pod_devices, ["a*", "b?"]);
-        let flags: Vec<_> = args
-            .kube
-            .0
-            .iter()
-            .map(|(f, v)| (f.flag, v.to_string()))
-            .collect();
-        assert_eq!(
-            flags,
-            [("nodeport-addresses", r#"["10.0.0.0/8"]"#.to_owned())]
-        );
-        assert_eq!(args.service_node_port_range, Some((30_000, 30_100)));
-        for bad in [
-            "bascule agent --source x --kubeconfig y",
-            "bascule agent --service-node-port-range 5",
-            "bascule agent --service-node-port-range 9-5",
-            "bascule agent --max-backends 0",
-            "bascule agent --xdp always",
-            "bascule conntrack flush",
-            "bascule",
-        ] {
-            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
-        }
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod args;
 pub mod cleanup;
 pub mod flows;
+pub mod health;
 pub mod kube_flags;
 pub mod log;
 pub mod resolve;
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
+        Command::Health(args) => health::run(args).map(|()| ExitCode::SUCCESS),
         Command::Status(view) => show::status(view).map(|degraded| match degraded {
             true => ExitCode::from(DEGRADED),
             false => ExitCode::SUCCESS,
@@ -67,6 +69,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         // The others are answered by the caller.
         Command::Agent(_)
         | Command::Cleanup { .. }
+        | Command::Health(_)
         | Command::Status(_)
         | Command::Completions { .. } => Ok(()),
     }

@@ -186,6 +186,7 @@ pub fn status(view: &View) -> anyhow::Result<bool> {
         map_rows(&views)?,
         drops.collect(),
     );
+    let report = report.stood_in(state.is_stood_in());
     print(view, &report, || report.text(wants_colour()))?;
     Ok(report.degraded)
 }

@@ -58,6 +58,8 @@ pub struct DropRow {
 pub struct Report {
     /// Whether an agent runs.
     pub running: bool,
+    /// Whether another process answers health checks in its place (`bascule health`).
+    pub stood_in: bool,
     /// What it said last.
     pub agent: Option<Status>,
     /// Whether anything is not as it should be.
@@ -85,6 +87,7 @@ impl Report {
         let full = maps.iter().any(MapRow::is_full);
         Self {
             running,
+            stood_in: false,
             degraded: !running || !well || full,
             agent,
             maps,
@@ -92,10 +95,22 @@ impl Report {
         }
     }
 
+    /// Says whether another process answers health checks.
+    #[must_use]
+    pub fn stood_in(self, stood_in: bool) -> Self {
+        Self { stood_in, ..self }
+    }
+
     /// For people.
     pub fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         self.agent_text(&mut text, colour);
+        let health = match (self.stood_in, self.running) {
+            (true, _) => "answered by `bascule health`, also while no agent runs",
+            (false, true) => "answered by the agent, and not while it restarts",
+            (false, false) => "answered by nobody",
+        };
+        text.push_str(&format!("Health    {health}\n"));
         if let Some(agent) = &self.agent {
             problems_text(agent, &mut text, colour);
             datapath_text(&agent.datapath, &mut text, colour);

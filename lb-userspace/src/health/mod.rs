@@ -3,15 +3,16 @@
 //! The rules take the time from their caller, so that tests need no clock.
 //! kubernetes v1.36.3, pkg/proxy/healthcheck/proxy_health.go.
 
+pub mod facts;
 pub mod service;
+pub mod stand_in;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
+pub use facts::{Facts, Heard, View};
 
 use crate::http::{Answer, Handler};
 
@@ -22,44 +23,11 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// What is known about the proxy's health.
 #[derive(Debug)]
 pub struct Health {
-    state: Mutex<State>,
-    timeout: Duration,
+    view: Mutex<View>,
     /// Answers of `/healthz`, healthy and not, for the metrics.
     pub healthz: [AtomicU64; 2],
     /// Answers of `/livez`, healthy and not.
     pub livez: [AtomicU64; 2],
-}
-
-#[derive(Debug, Default)]
-struct State {
-    synced: bool,
-    /// The Node: whether it leaves the cluster; `None` if there is none.
-    node: Option<bool>,
-    /// A node without a Node takes no new connections.
-    needs_node: bool,
-    families: [bool; 2],
-    updated: Option<SystemTime>,
-    queued: Option<SystemTime>,
-}
-
-/// The body of an answer.
-#[derive(Serialize, Debug)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    last_updated: String,
-    current_time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node_eligible: Option<bool>,
-    healthy: bool,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    status: BTreeMap<&'static str, Family>,
-}
-
-#[derive(Serialize, Debug)]
-#[serde(rename_all = "camelCase")]
-struct Family {
-    last_updated: String,
-    healthy: bool,
 }
 
 impl Default for Health {
@@ -71,134 +39,94 @@ impl Default for Health {
 impl Health {
     /// A proxy that is unhealthy when a change waits for `timeout`.
     pub fn new(timeout: Duration) -> Self {
+        let facts = Facts::new(timeout);
         Self {
-            state: Mutex::new(State {
-                families: [true; 2],
-                ..State::default()
-            }),
-            timeout,
+            view: Mutex::new(View { facts, heard: None }),
             healthz: Default::default(),
             livez: Default::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every write leaves the state whole, so a panic elsewhere does not matter.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn view(&self) -> MutexGuard<'_, View> {
+        // Every write leaves the view whole, so a panic elsewhere does not matter.
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known.
+    pub fn facts(&self) -> Facts {
+        self.view().facts
+    }
+
+    /// Takes an agent's facts, in a process that answers in its place.
+    pub fn hear(&self, facts: Facts, heard: Heard) {
+        let heard = Some(heard);
+        *self.view() = View { facts, heard };
     }
 
     /// A change came that is not in the maps yet.
     pub fn queued(&self, now: SystemTime) {
-        self.state().queued.get_or_insert(now);
+        self.view().facts.queued.get_or_insert(now);
     }
 
     /// Every change that came is in the maps.
     pub fn updated(&self, now: SystemTime) {
-        let mut state = self.state();
-        state.queued = None;
-        state.updated = Some(now);
+        let facts = &mut self.view().facts;
+        facts.queued = None;
+        facts.updated = Some(now);
     }
 
     /// Every source has been read completely, and is in the maps.
     pub fn synced(&self) {
-        self.state().synced = true;
+        self.view().facts.synced = true;
     }
 
     /// What the node's Node says: whether it is about to leave the cluster.
     /// `None` where there is no Node, which is as bad in a cluster, once the Node
     /// was there or where it [has to be](Self::need_node).
     pub fn node(&self, leaving: Option<bool>) {
-        let mut state = self.state();
-        state.needs_node |= leaving.is_some();
-        state.node = leaving;
+        let facts = &mut self.view().facts;
+        facts.needs_node |= leaving.is_some();
+        facts.node = leaving;
     }
 
     /// Makes the node's Node necessary: objects come from a cluster.
     pub fn need_node(&self) {
-        self.state().needs_node = true;
-    }
-
-    /// Whether the node stays in the cluster: kube-proxy's `NodeEligible`.
-    fn is_eligible(&self) -> bool {
-        let state = self.state();
-        match state.node {
-            Some(leaving) => !leaving,
-            None => !state.needs_node,
-        }
+        self.view().facts.needs_node = true;
     }
 
     /// Which address families the node has.
     pub fn families(&self, ipv4: bool, ipv6: bool) {
-        self.state().families = [ipv4, ipv6];
+        self.view().facts.families = [ipv4, ipv6];
     }
 
     /// Whether no change has waited for too long: what `/livez` says.
     pub fn is_alive(&self, now: SystemTime) -> bool {
-        let late = |queued: SystemTime| now.duration_since(queued).is_ok_and(|d| d >= self.timeout);
-        !self.state().queued.is_some_and(late)
+        self.view().is_alive(now)
     }
 
     /// Since when the oldest change that is not in the maps has been waiting.
     pub fn waiting_since(&self) -> Option<SystemTime> {
-        self.state().queued
+        self.view().facts.queued
     }
 
     /// Whether new connections should come to this node: what `/healthz` says.
     pub fn is_healthy(&self, now: SystemTime) -> bool {
-        let synced = self.state().synced;
-        synced && self.is_eligible() && self.is_alive(now)
+        self.view().is_healthy(now)
     }
 
     /// The answer to `/healthz`: for load balancers in front of the node.
     pub fn healthz_at(&self, now: SystemTime) -> Answer {
-        let healthy = self.is_healthy(now);
-        let eligible = self.is_eligible();
-        self.healthz[usize::from(!healthy)].fetch_add(1, Ordering::Relaxed);
-        self.answer(now, healthy, Some(eligible))
+        counted(&self.healthz, self.view().healthz(now))
+    }
+
+    /// The same, of this process alone and not counted: whether it has begun to serve.
+    pub fn readyz(&self, now: SystemTime) -> Answer {
+        self.view().healthz(now)
     }
 
     /// The answer to `/livez`: for the kubelet, which restarts what is not alive.
-    /// An agent that waits for the API server is alive: its maps serve.
     pub fn livez_at(&self, now: SystemTime) -> Answer {
-        let healthy = self.is_alive(now);
-        self.livez[usize::from(!healthy)].fetch_add(1, Ordering::Relaxed);
-        self.answer(now, healthy, None)
-    }
-
-    fn answer(&self, now: SystemTime, healthy: bool, node_eligible: Option<bool>) -> Answer {
-        let alive = self.is_alive(now);
-        let state = self.state();
-        let updated = state
-            .updated
-            .map_or_else(|| "0001-01-01T00:00:00Z".into(), time);
-        let families = [("IPv4", state.families[0]), ("IPv6", state.families[1])];
-        let status = families
-            .into_iter()
-            .filter(|(_, has)| *has && state.updated.is_some());
-        let body = Body {
-            // As kube-proxy: of a healthy proxy it is now, whether or not there
-            // was anything to update.
-            last_updated: if healthy { time(now) } else { updated.clone() },
-            current_time: time(now),
-            node_eligible,
-            // Of `/livez`, the wait for the first objects is no fault.
-            healthy: alive && (state.synced || node_eligible.is_none()),
-            status: status
-                .map(|(family, _)| {
-                    let last_updated = updated.clone();
-                    (
-                        family,
-                        Family {
-                            last_updated,
-                            healthy: alive,
-                        },
-                    )
-                })
-                .collect(),
-        };
-        let status = if healthy { 200 } else { 503 };
-        // The body is plain data, which always serialises.
-        Answer::json(status, serde_json::to_string(&body).unwrap_or_default())
+        counted(&self.livez, self.view().livez(now))
     }
 
     /// Serves `/healthz` and `/livez`.
@@ -210,6 +138,11 @@ impl Health {
             _ => None,
         })
     }
+}
+
+fn counted(answers: &[AtomicU64; 2], answer: Answer) -> Answer {
+    answers[usize::from(answer.status != 200)].fetch_add(1, Ordering::Relaxed);
+    answer
 }
 
 /// A time as RFC 3339 has it.

@@ -16,31 +16,64 @@ use lb_plan::{HealthCheck, model::ServiceKey};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::Health;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, Handler, Place, Turn};
 
 /// The running servers.
 #[derive(Debug)]
 pub struct Servers {
     runtime: Handle,
     health: Arc<Health>,
+    turn: Option<Turn>,
     running: HashMap<ServiceKey, Running>,
+    changes: u64,
 }
 
 #[derive(Debug)]
 struct Running {
     port: u16,
     endpoints: Arc<AtomicU32>,
-    /// Why the port cannot be listened on.
-    failure: Failure,
-    task: JoinHandle<()>,
+    server: Server,
 }
 
-type Failure = Arc<Mutex<Option<String>>>;
+/// A server that is tried until it is dropped, and what is wrong with its address.
+#[derive(Debug)]
+pub struct Server {
+    failure: Arc<Mutex<Option<String>>>,
+    task: JoinHandle<()>,
+}
 
 /// kube-proxy's reason of an Event.
 pub const FAILED: &str = "FailedToStartServiceHealthcheck";
 
-impl Drop for Running {
+impl Server {
+    /// Serves a place in `runtime`.
+    pub fn start(runtime: &Handle, place: Place, handler: Handler) -> Self {
+        let failure = Arc::new(Mutex::new(None));
+        let known = failure.clone();
+        let place = place.tell(Arc::new(move |error| {
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        }));
+        let task = runtime.spawn(async move {
+            // Without a hard failure it serves until its last turn is over.
+            let _never = http::serve(place, false, handler).await;
+        });
+        Self { failure, task }
+    }
+
+    /// Why the address cannot be listened on.
+    pub fn failure(&self) -> Option<String> {
+        let failure = self.failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for its end, after its last turn.
+    pub async fn ended(mut self) {
+        // What has ended in another way has no more to say.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -52,48 +85,88 @@ impl Servers {
         Self {
             runtime,
             health,
+            turn: None,
             running: HashMap::new(),
+            changes: 0,
         }
+    }
+
+    /// Has them answer in turns with those of another process.
+    #[must_use]
+    pub fn in_turn(self, turn: Turn) -> Self {
+        let turn = Some(turn);
+        Self { turn, ..self }
     }
 
     /// Says what the server of a Service answers; `None` when it has none.
     pub fn set(&mut self, service: &ServiceKey, check: Option<HealthCheck>) {
         let Some(check) = check else {
-            self.running.remove(service);
+            self.changes += u64::from(self.running.remove(service).is_some());
             return;
         };
         if let Some(known) = self.running.get(service)
             && known.port == check.port
         {
-            known.endpoints.store(check.local_ready, Ordering::Relaxed);
+            let before = known.endpoints.swap(check.local_ready, Ordering::Relaxed);
+            self.changes += u64::from(before != check.local_ready);
             return;
         }
+        self.changes += 1;
         let endpoints = Arc::new(AtomicU32::new(check.local_ready));
         let (name, count, health) = (service.clone(), endpoints.clone(), self.health.clone());
         // Both families: IPv6 sockets take IPv4 too, unless the host says no.
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, check.port));
         let what = "the health check of a Service";
-        let failure = Failure::default();
-        let known = failure.clone();
-        let teller: http::Teller = Arc::new(move |error| {
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = error;
-        });
-        let place = http::Place::new(what, "its healthCheckNodePort", address).tell(teller);
-        let handler: http::Handler = Arc::new(move |_| {
+        let mut place = Place::new(what, "its healthCheckNodePort", address);
+        if let Some(turn) = &self.turn {
+            place = place.in_turn(turn.clone());
+        }
+        let handler: Handler = Arc::new(move |_| {
             let count = count.load(Ordering::Relaxed);
             Some(answer(&name, count, health.is_alive(SystemTime::now())))
-        });
-        let task = self.runtime.spawn(async move {
-            // Without a hard failure it serves until the task is aborted.
-            let _never = http::serve(place, false, handler).await;
         });
         let new = Running {
             port: check.port,
             endpoints,
-            failure,
-            task,
+            server: Server::start(&self.runtime, place, handler),
         };
         self.running.insert(service.clone(), new);
+    }
+
+    /// Ends the servers of all other Services.
+    pub fn retain(&mut self, keep: impl Fn(&ServiceKey) -> bool) {
+        self.running.retain(|service, _| keep(service));
+    }
+
+    /// Waits for the end of all, after their last turn.
+    pub async fn ended(self) {
+        for running in self.running.into_values() {
+            running.server.ended().await;
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How often anything of what they answer has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What they answer, in the order of names.
+    pub fn checks(&self) -> Vec<(ServiceKey, HealthCheck)> {
+        let check = |running: &Running| HealthCheck {
+            port: running.port,
+            local_ready: running.endpoints.load(Ordering::Relaxed),
+        };
+        let all = self.running.iter();
+        let mut checks: Vec<_> = all
+            .map(|(s, running)| (s.clone(), check(running)))
+            .collect();
+        checks.sort_by(|a, b| a.0.cmp(&b.0));
+        checks
     }
 
     /// The Services whose port cannot be listened on, with a sentence about it;
@@ -102,8 +175,7 @@ impl Servers {
         let all = self.running.iter();
         let mut failed: Vec<_> = all
             .filter_map(|(service, running)| {
-                let failure = running.failure.lock();
-                let error = failure.unwrap_or_else(PoisonError::into_inner).clone()?;
+                let error = running.server.failure()?;
                 let port = running.port;
                 let message = format!(
                     "healthCheckNodePort: {port} cannot be listened on: {error}; free it, or give the Service another"

@@ -1,7 +1,7 @@
 //! What the metrics server answers: a scrape, and what kube-proxy answers there
 //! besides (cmd/kube-proxy/app/server.go, `serveMetrics`).
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::SystemTime};
 
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
@@ -14,6 +14,7 @@ use crate::{
 /// Everything that a scrape shows.
 pub struct Exposition {
     registry: Registry,
+    health: Arc<Health>,
 }
 
 impl Exposition {
@@ -21,9 +22,10 @@ impl Exposition {
     pub fn new(metrics: &Metrics, health: Arc<Health>, source: Source) -> Self {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
-        registry.register_collector(Box::new(readings::Collector::new(health, source)));
+        let collector = readings::Collector::new(health.clone(), source);
+        registry.register_collector(Box::new(collector));
         registry.register_collector(Box::new(process::Collector));
-        Self { registry }
+        Self { registry, health }
     }
 
     /// The text of a scrape, in Prometheus' text format 0.0.4 as kube-proxy's.
@@ -37,7 +39,8 @@ impl Exposition {
     }
 
     /// Serves `/metrics`, `/healthz`, `/proxyMode` and `/configz`, which shows the
-    /// configuration in force.
+    /// configuration in force; and `/readyz`, the `/healthz` of this very process,
+    /// where another one answers that of the node.
     pub fn handler(self, configuration: serde_json::Value) -> Handler {
         let group = "kubeproxy.config.k8s.io";
         let configuration = serde_json::json!({ group: configuration }).to_string();
@@ -55,6 +58,7 @@ impl Exposition {
                 body: self.text(),
             }),
             "/healthz" => Some(plain("ok".into())),
+            "/readyz" => Some(self.health.readyz(SystemTime::now())),
             "/proxyMode" => Some(plain("bascule".into())),
             "/configz" => Some(Answer::json(200, configuration.clone())),
             _ => None,

@@ -19,7 +19,7 @@ const HEADER: &str = "\
 ";
 
 /// Values that the chart must refuse, and what the refusal must name.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 12] = [
     ("config=mode: iptables", "config"),
     ("k8sServiceHost=https://10.0.0.1", "k8sServiceHost"),
     ("k8sServicePort=70000", "k8sServicePort"),
@@ -31,9 +31,10 @@ const REFUSED: [(&str, &str); 11] = [
     ("updateStrategy.maxSurge=1", "maxSurge"),
     ("healthz.bindAddress=localhost", "bindAddress"),
     ("serviceMonitor.enabled=true", "metrics.bindAddress"),
+    ("healthServer.ports=1", "healthServer"),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 14] = [
+const RENDERED: [(&str, &str); 18] = [
     (
         "config=kind: KubeProxyConfiguration",
         "--config=/etc/bascule/",
@@ -63,6 +64,10 @@ const RENDERED: [(&str, &str); 14] = [
     ),
     ("image.tag=v9", "image: localhost/bascule:v9"),
     ("log.verbosity=2", "- -vv"),
+    ("healthServer.enabled=true", "name: bascule-health"),
+    ("healthServer.enabled=false", "!bascule-health"),
+    ("metrics.bindAddress=::", "host: \"::1\""),
+    ("metrics.bindAddress=10.0.0.1", "host: \"10.0.0.1\""),
 ];
 
 /// What to do with the chart.

@@ -16,6 +16,23 @@ app.kubernetes.io/component: service-proxy
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
+{{/* The same of the pods that answer health checks, which are not the agent's. */}}
+{{- define "bascule.healthSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-health
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "bascule.healthLabels" -}}
+{{ include "bascule.healthSelector" . }}
+app.kubernetes.io/component: health
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end }}
+
+{{/* Where the node itself reaches the metrics. */}}
+{{- define "bascule.metricsHost" -}}
+{{- get (dict "0.0.0.0" "127.0.0.1" "::" "::1") .Values.metrics.bindAddress | default .Values.metrics.bindAddress }}
+{{- end }}
+
 {{- define "bascule.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}
 {{- .Values.serviceAccount.name | default (include "bascule.name" .) }}

@@ -1,0 +1,54 @@
+//! `bascule health`: answers health checks in the agent's place.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::args::{LogFormat, STATE_DIR};
+use crate::{agent::state::StateDir, health::stand_in};
+
+/// `bascule health`.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// Where the agent keeps what it would answer; nothing is written there
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = STATE_DIR,
+        env = "BASCULE_STATE_DIR"
+    )]
+    pub state_dir: PathBuf,
+    /// Log lines for people or for machines
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Say more: -v, -vv; $RUST_LOG chooses by module
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// Signals cannot be waited for.
+pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    super::log::init(args.log_format, args.verbose);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let end = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        stand_in::serve(StateDir::new(&args.state_dir), end).await;
+        Ok(())
+    })
+}
