@@ -32,7 +32,7 @@ use crate::{
     health::{Health, service},
     http,
     metrics::{self, Exposition},
-    node::{self, Facts, Kernel},
+    node::{self, Facts, Kernel, netfilter},
     source::dir::Dir,
     watch::{self, reflect},
 };
@@ -57,6 +57,8 @@ pub struct Settings {
     pub servers: Servers,
     /// How long a change may wait before the proxy is unhealthy.
     pub health_timeout: Duration,
+    /// What to set of the kernel's conntrack, if anything.
+    pub netfilter: Option<netfilter::Settings>,
     /// Files for the command line.
     pub state_dir: StateDir,
     /// The configuration file with its content: another content ends the agent.
@@ -223,6 +225,13 @@ fn follow(
         tasks.spawn(events(cluster.clone(), waiting));
     }
     tasks.spawn(source(settings.source.clone(), inputs));
+    if let Some(settings) = settings.netfilter.clone() {
+        // Done or not, the agent goes on.
+        tasks.spawn(async move {
+            netfilter::make(settings).await;
+            std::future::pending().await
+        });
+    }
     if let Some((path, content)) = settings.config.clone() {
         tasks.spawn(async move { config::changed(&path, &content).await });
     }

@@ -19,7 +19,7 @@ use crate::{
     },
     bpf::{self, MapSizes, XdpMode},
     config::{self, Max, SocketLb, Xdp},
-    node,
+    node::{self, netfilter},
     watch::reflect,
 };
 
@@ -80,6 +80,7 @@ fn serve(
             hard_fail: resolved.kube.is("bindAddressHardFail"),
         },
         health_timeout: resolved.kube.health_timeout(),
+        netfilter: netfilter(resolved),
         state_dir,
         config: resolved.file.clone(),
         configz: resolved.kube.document(),
@@ -108,6 +109,15 @@ fn adjust_oom_score(score: i64) {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
         tracing::debug!(%error, score, "the OOM score could not be adjusted");
     }
+}
+
+/// What is to be set of the kernel's conntrack.
+fn netfilter(resolved: &Resolved) -> Option<netfilter::Settings> {
+    let dir = resolved.own.netfilter_sysctls.clone();
+    let dir = dir.unwrap_or_else(|| netfilter::DIR.into());
+    let sysctls = resolved.kube.conntrack(netfilter::cpus());
+    let settings = netfilter::Settings { dir, sysctls };
+    Some(settings).filter(|s| s.dir.as_os_str() != "off")
 }
 
 fn source(args: &AgentArgs, resolved: &Resolved, node: &str) -> Source {

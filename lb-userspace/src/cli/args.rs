@@ -246,6 +246,9 @@ pub struct AgentArgs {
     /// Directory of a cgroup2 mount: the socket hooks serve its subtree [default: the first cgroup2 mount]
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Where the settings of the kernel's conntrack are, to be made as kube-proxy makes them: a container mounts the node's; `off` makes none [default: /proc/sys/net/netfilter]
+    #[arg(long, value_name = "DIR|off")]
+    pub netfilter_sysctls: Option<PathBuf>,
     /// Devices that lead to pods, by name (* and ? match) [default: veths of other namespaces]
     #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
     pub pod_devices: Vec<String>,

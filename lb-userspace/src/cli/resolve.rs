@@ -101,6 +101,7 @@ fn merge(args: &AgentArgs, file: Bascule) -> anyhow::Result<Bascule> {
         bpffs: args.bpffs.clone().or(file.bpffs),
         state_dir: args.state_dir.clone().or(file.state_dir),
         cgroup: args.cgroup.clone().or(file.cgroup),
+        netfilter_sysctls: args.netfilter_sysctls.clone().or(file.netfilter_sysctls),
         pod_devices: list(&args.pod_devices, file.pod_devices),
         uplinks: list(&args.uplinks, file.uplinks),
         xdp: args.xdp.or(file.xdp),

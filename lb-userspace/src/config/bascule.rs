@@ -50,6 +50,9 @@ pub struct Bascule {
     /// `--cgroup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// `--netfilter-sysctls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netfilter_sysctls: Option<PathBuf>,
     /// `--pod-devices`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pod_devices: Vec<String>,

@@ -86,8 +86,7 @@ impl Field {
 }
 
 const DEVICES: &str = "pods are told by their devices: see `--pod-devices`";
-const NF_CONNTRACK: &str =
-    "the kernel's conntrack is not used; for other users of it set the sysctl";
+const NF_CONNTRACK: &str = "of the kernel's conntrack, which others use; 0: as it is";
 const IPVS: &str = "there is no IPVS";
 const MARKS: &str = "packets are not marked";
 const WINDOWS: &str = "Windows only";
@@ -235,28 +234,28 @@ pub static FIELDS: [Field; 71] = [
     field("conntrack.maxPerCore", Int, "32768")
         .pointer()
         .flag("conntrack-max-per-core")
-        .nothing("`--max-conntrack` sizes Bascule's own table; for other users of the kernel's set the sysctl"),
+        .honoured("sizes the kernel's conntrack, which others use, and never lowers it; 0: as it is"),
     field("conntrack.min", Int, "131072")
         .pointer()
         .flag("conntrack-min")
-        .nothing("`--max-conntrack` sizes Bascule's own table; for other users of the kernel's set the sysctl"),
+        .honoured("`--max-conntrack` is of Bascule's own table"),
     field("conntrack.tcpEstablishedTimeout", Period, "24h")
         .pointer()
         .flag("conntrack-tcp-timeout-established")
-        .nothing(NF_CONNTRACK),
+        .honoured(NF_CONNTRACK),
     field("conntrack.tcpCloseWaitTimeout", Period, "1h")
         .pointer()
         .flag("conntrack-tcp-timeout-close-wait")
-        .nothing(NF_CONNTRACK),
+        .honoured(NF_CONNTRACK),
     field("conntrack.tcpBeLiberal", Bool, "false")
         .flag("conntrack-tcp-be-liberal")
-        .nothing(NF_CONNTRACK),
+        .honoured("of the kernel's conntrack, which others use; false: as it is"),
     field("conntrack.udpTimeout", Period, "0s")
         .flag("conntrack-udp-timeout")
-        .nothing(NF_CONNTRACK),
+        .honoured(NF_CONNTRACK),
     field("conntrack.udpStreamTimeout", Period, "0s")
         .flag("conntrack-udp-timeout-stream")
-        .nothing(NF_CONNTRACK),
+        .honoured(NF_CONNTRACK),
     field("configSyncPeriod", Period, "15m")
         .flag("config-sync-period")
         .nothing("watches tell every change; nothing is read again by the clock"),

@@ -9,6 +9,7 @@
 
 mod bascule;
 mod check;
+mod conntrack;
 pub mod fields;
 pub mod kind;
 mod kube_proxy;

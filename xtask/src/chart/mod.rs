@@ -34,7 +34,7 @@ const REFUSED: [(&str, &str); 12] = [
     ("healthServer.ports=1", "healthServer"),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 18] = [
+const RENDERED: [(&str, &str); 20] = [
     (
         "config=kind: KubeProxyConfiguration",
         "--config=/etc/bascule/",
@@ -68,6 +68,8 @@ const RENDERED: [(&str, &str); 18] = [
     ("healthServer.enabled=false", "!bascule-health"),
     ("metrics.bindAddress=::", "host: \"::1\""),
     ("metrics.bindAddress=10.0.0.1", "host: \"10.0.0.1\""),
+    ("netfilterSysctls=true", "path: /proc/sys/net/netfilter"),
+    ("netfilterSysctls=false", "--netfilter-sysctls=off"),
 ];
 
 /// What to do with the chart.

@@ -7,6 +7,7 @@
 {{- if ne .Values.socketLB "off" }}
 - --cgroup=/host/cgroup
 {{- end }}
+- --netfilter-sysctls={{ .Values.netfilterSysctls | ternary "/host/netfilter" "off" }}
 - --socket-lb={{ .Values.socketLB }}
 - --xdp={{ .Values.xdp }}
 {{- with .Values.uplinks }}
