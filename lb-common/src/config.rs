@@ -27,6 +27,9 @@ pub struct NodeConfig {
 pub mod node_flags {
     /// Socket hooks serve the host's sockets only; pods are served by TC.
     pub const SOCKET_LB_HOST_ONLY: u32 = 1 << 0;
+    /// Another proxy's rules are in place: a TCP packet that opens nothing, of a flow
+    /// that conntrack does not know, is one of that proxy's and passes as it is.
+    pub const BESIDE_RULES: u32 = 1 << 1;
 }
 
 const _: () = assert!(size_of::<NodeConfig>() == 48);

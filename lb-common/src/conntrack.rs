@@ -166,8 +166,10 @@ pub mod ct_flags {
     pub const RST: u32 = 1 << 10;
     /// A packet other than the first SYN was seen in this direction.
     pub const SEEN: u32 = 1 << 11;
-    /// A reply's entry whose flow is over, while its tuple lives on in a
-    /// connection that goes to the backend without us.
+    /// The entry's packets pass as they are. Of a reply: its flow is over, while its
+    /// tuple lives on in a connection that goes to the backend without us. Of both
+    /// directions: the kernel's NAT translates the flow
+    /// (`docs/adr/0007-takeover.md`).
     pub const LEFT: u32 = 1 << 12;
     /// What was seen in this direction, as far as the flow's state depends on it.
     pub const SIGHTS: u32 = FIN | SYN | RST | SEEN;

@@ -1,7 +1,7 @@
 //! Packets from a client: towards a backend, or back to a client that was
 //! hidden behind the node's address.
 
-use lb_common::{Reason, ct_flags, frontend_flags, hash, proto};
+use lb_common::{Reason, ct_flags, frontend_flags, hash, node_flags, proto};
 
 use crate::{
     Hook, Outcome, Verdict,
@@ -80,6 +80,7 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     }
     if !known {
         let opened = match frontend {
+            true if is_left(t, h) => Err(Reason::NotOurs),
             true => flow::open(t, e, h, &mut hit, p.len()),
             false if flow::vip_only::<F, T>(t, h, e.hook().scope).is_some() => {
                 Err(Reason::UnknownPort)
@@ -141,14 +142,26 @@ fn unopened<F: Family, P: Packet>(p: &mut P, h: &Headers<F::Addr>, reason: Reaso
 
 /// The reason to pass a packet of a flow with these [`ct_flags`]. Replies to a
 /// client whose address was kept are not ours here: they are translated on egress.
+/// Nor is what the kernel translates.
 #[inline(always)]
 fn reason_of(flags: u32, known: bool) -> Reason {
-    match flags & (ct_flags::REPLY | ct_flags::SNAT) {
-        ct_flags::REPLY => Reason::NotOurs,
+    const REPLY_TO_NODE: u32 = ct_flags::REPLY | ct_flags::SNAT;
+    match flags & (REPLY_TO_NODE | ct_flags::LEFT) {
         0 | ct_flags::SNAT if known => Reason::Established,
         0 | ct_flags::SNAT => Reason::NewFlow,
-        _ => Reason::Reply,
+        REPLY_TO_NODE => Reason::Reply,
+        _ => Reason::NotOurs,
     }
+}
+
+/// Whether a packet of no known flow is one of another proxy's, whose rules are in
+/// place: the kernel's own conntrack knows the flow.
+#[inline(always)]
+fn is_left<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>) -> bool {
+    h.proto() == proto::TCP
+        && !h.opens
+        && t.node()
+            .is_some_and(|node| node.flags & node_flags::BESIDE_RULES != 0)
 }
 
 /// Whether a port is of the range that SNAT uses.
@@ -161,7 +174,8 @@ fn is_snat_port<T: Maps>(t: &T, port: lb_common::Be16) -> bool {
 }
 
 /// Whether conntrack knows the packet's flow, and then what it says; not where
-/// the packet opens a new flow under the tuple of one that is over.
+/// the packet opens a new flow under the tuple of one that is over, or that was
+/// left to the kernel: that would translate the new one by rules, and has none.
 #[inline(always)]
 fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     p: &P,
@@ -185,8 +199,8 @@ fn lookup<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
             table::hit(t, &h.tuple, &touch, hit)
         }
     };
-    let over = hit.flags & (ct_flags::FIN | ct_flags::RST) != 0;
-    known && !(h.opens() && over)
+    let anew = hit.flags & (ct_flags::FIN | ct_flags::RST | ct_flags::LEFT) != 0;
+    known && !(h.opens() && anew)
 }
 
 /// Translates a packet by `write`, which is told whether the packet is forwarded here,

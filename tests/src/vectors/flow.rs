@@ -68,6 +68,12 @@ impl Flow {
         self.flags |= ct_flags::SNAT | ct_flags::HAIRPIN;
         self
     }
+    /// The kernel translates it.
+    #[must_use]
+    pub fn left(mut self) -> Self {
+        self.flags |= ct_flags::LEFT;
+        self.ids(0, 0)
+    }
     /// With a service id and a backend id.
     #[must_use]
     pub fn ids(mut self, service: u32, backend: u32) -> Self {

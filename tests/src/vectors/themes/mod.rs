@@ -12,6 +12,7 @@ mod hairpin;
 mod hostile;
 mod icmp_errors;
 mod icmp_others;
+mod left;
 mod link;
 mod maglev;
 mod new_flow;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Vector> {
         icmp_errors::vectors(),
         icmp_others::vectors(),
         sctp::vectors(),
+        left::vectors(),
     ]
     .concat()
 }
