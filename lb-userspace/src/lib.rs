@@ -14,6 +14,8 @@ pub mod health;
 pub mod http;
 pub mod intern;
 pub mod metrics;
+pub mod netfilter;
+mod netlink;
 pub mod node;
 pub mod source;
 pub mod store;

@@ -8,23 +8,22 @@
 //! datagram), are left alone; Cilium closed these too (cilium/cilium#48564).
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs, io,
+    collections::{HashMap, HashSet},
+    io,
     net::IpAddr,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use lb_common::{Addr, Be16, SockNat, SockNatKey, proto};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, IPPROTO_UDP, SockDiagDestroy, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::namespaces;
+use crate::netlink::ask;
 
 /// A socket: its cookie and the peer that the kernel sees, a backend.
 pub(super) type Victim = SockNatKey;
@@ -47,83 +46,11 @@ pub(super) fn victims(
     chosen.map(|(key, _)| key).collect()
 }
 
-/// Where container runtimes and `ip netns` keep network namespaces by name: in a
-/// container without the node's processes this is the way to the pods'. A victim
-/// is known by its cookie, so that a namespace of something else does no harm.
-const NAMED: &str = "/run/netns";
-
 /// Closes the victims, in whichever network namespace of the cgroup's processes,
 /// or of those that have a name, they are. Returns how many were closed.
 pub(super) fn close(victims: &HashSet<Victim>, cgroup: &Path) -> io::Result<usize> {
-    let mut closed = 0;
-    for namespace in namespaces(cgroup, Path::new(NAMED))? {
-        let wanted = victims.clone();
-        // A network namespace is a thread's: this one ends with it.
-        let worker = std::thread::Builder::new()
-            .name("sockets".to_owned())
-            .spawn(move || {
-                enter(&namespace)?;
-                close_here(&wanted)
-            })?;
-        match worker.join() {
-            Ok(Ok(count)) => closed += count,
-            Ok(Err(error)) => tracing::debug!("sockets of a network namespace: {error}"),
-            Err(_) => return Err(io::Error::other("the thread that closes sockets panicked")),
-        }
-    }
-    Ok(closed)
-}
-
-/// The network namespaces of the processes in a cgroup's subtree, those in a
-/// directory, and our own, each once.
-fn namespaces(cgroup: &Path, named: &Path) -> io::Result<Vec<fs::File>> {
-    let mut pids = BTreeSet::new();
-    collect_pids(cgroup, &mut pids)?;
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
-    let own = PathBuf::from("/proc/thread-self/ns/net");
-    let others = pids
-        .iter()
-        .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
-    let entries = fs::read_dir(named).into_iter().flatten().flatten();
-    let named = entries.map(|entry| entry.path());
-    for path in std::iter::once(own).chain(others).chain(named) {
-        // A process may end meanwhile, and its namespace with it.
-        let Ok(file) = fs::File::open(&path) else {
-            continue;
-        };
-        if seen.insert(file.metadata()?.ino()) {
-            found.push(file);
-        }
-    }
-    Ok(found)
-}
-
-fn collect_pids(dir: &Path, pids: &mut BTreeSet<u32>) -> io::Result<()> {
-    // A cgroup that vanishes meanwhile, or a threaded one, has none to tell.
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(
-        text.lines()
-            .filter_map(|line| line.parse::<u32>().ok())
-            .filter(|pid| *pid != 0),
-    );
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect_pids(&entry.path(), pids)?;
-        }
-    }
-    Ok(())
-}
-
-fn enter(namespace: &fs::File) -> io::Result<()> {
-    // SAFETY: the descriptor is open; only the calling thread changes namespace.
-    if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    let closed = namespaces::each(cgroup, || close_here(victims))?;
+    Ok(closed.into_iter().sum())
 }
 
 /// Closes the victims in the calling thread's network namespace.
@@ -185,6 +112,7 @@ fn list(family: u8, mut visit: impl FnMut(SocketId)) -> io::Result<()> {
         SocketId::new_v6()
     };
     ask(
+        NETLINK_SOCK_DIAG,
         request(family, id),
         NLM_F_DUMP,
         |message: SockDiagMessage| {
@@ -198,46 +126,11 @@ fn list(family: u8, mut visit: impl FnMut(SocketId)) -> io::Result<()> {
 /// Ends a socket (`CONFIG_INET_DIAG_DESTROY`, Linux 4.9 for UDP).
 fn destroy(family: u8, id: SocketId) -> io::Result<()> {
     ask(
+        NETLINK_SOCK_DIAG,
         SockDiagDestroy::new(request(family, id)),
         NLM_F_ACK,
         |_: SockDiagDestroy| {},
     )
-}
-
-/// Sends one request and reads its answers to the end.
-fn ask<M>(request: M, flags: u16, mut visit: impl FnMut(M)) -> io::Result<()>
-where
-    M: NetlinkSerializable + NetlinkDeserializable,
-{
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-    let mut buffer = Vec::with_capacity(64 << 10);
-    loop {
-        buffer.clear();
-        socket.recv(&mut buffer, 0)?;
-        let mut rest = &buffer[..];
-        while rest.len() >= 16 {
-            let answer = NetlinkMessage::<M>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            let len = (answer.header.length as usize).next_multiple_of(4).max(16);
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => visit(message),
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    return error.code.map_or(Ok(()), |_| Err(error.to_io()));
-                }
-                _ => {}
-            }
-            rest = rest.get(len..).unwrap_or_default();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -299,30 +192,5 @@ mod tests {
         id.destination_port = 53;
         id.cookie = 9u64.to_ne_bytes();
         assert_eq!(victim(&id), entry(9, 0, 0, 0).0);
-    }
-
-    #[test]
-    fn a_threads_own_namespace_is_among_those_searched_once() {
-        let none = tempfile::tempdir().unwrap();
-        let found = namespaces(none.path(), none.path()).unwrap();
-        let own = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
-        let inodes: Vec<u64> = found.iter().map(|f| f.metadata().unwrap().ino()).collect();
-        assert_eq!(inodes, [own]);
-    }
-
-    #[test]
-    fn a_namespace_with_a_name_is_found_by_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let named = dir.path().join("named");
-        fs::create_dir(&named).unwrap();
-        fs::write(named.join("one"), "").unwrap();
-        std::os::unix::fs::symlink("/proc/thread-self/ns/net", named.join("own")).unwrap();
-        std::os::unix::fs::symlink("/nowhere", named.join("gone")).unwrap();
-        let found = namespaces(dir.path(), &named).unwrap();
-        let inodes: BTreeSet<u64> = found.iter().map(|f| f.metadata().unwrap().ino()).collect();
-        let expected = ["/proc/thread-self/ns/net".into(), named.join("one")]
-            .map(|p: PathBuf| fs::metadata(p).unwrap().ino());
-        assert_eq!(found.len(), 2);
-        assert_eq!(inodes, BTreeSet::from(expected));
     }
 }

@@ -157,7 +157,11 @@ impl Kernel {
 /// every target.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-fn netns_cookie() -> io::Result<u64> {
+/// The cookie of the calling thread's network namespace.
+///
+/// # Errors
+/// If no socket can be opened.
+pub fn netns_cookie() -> io::Result<u64> {
     let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
     let mut cookie = 0u64;
     let mut len = size_of::<u64>() as libc::socklen_t;

@@ -15,6 +15,7 @@ use netlink_packet_core::NlasIterator;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{super::error::Error, rules::Device};
+use crate::netlink::DATAGRAM;
 
 // include/uapi/linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
@@ -55,8 +56,6 @@ const HEADER: usize = 16;
 /// Bytes that the kernel may have in store for us before it drops events and
 /// says so (ENOBUFS): some thousand of them.
 const RECEIVE_BUFFER: libc::c_int = 8 << 20;
-/// Room for one datagram; the kernel makes dumps of 32 KiB at most.
-const DATAGRAM: usize = 64 << 10;
 
 /// Something that the rules want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
