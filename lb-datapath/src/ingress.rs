@@ -91,16 +91,17 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
             return unopened::<F, P>(p, h, reason);
         }
     }
+    if h.is_first_fragment()
+        && !E::DRY
+        && let Err(reason) = portless::remember(t, e, h, &hit)
+    {
+        return Outcome::drop(reason);
+    }
     let reason = reason_of(hit.flags, known);
     if reason == Reason::NotOurs {
         return Outcome::pass(reason);
     }
     if !E::DRY {
-        if h.is_first_fragment()
-            && let Err(reason) = portless::remember(t, e, h, &hit)
-        {
-            return Outcome::drop(reason);
-        }
         t.account(&account(&hit, p.len(), !known));
     }
     let passage = Passage {

@@ -122,15 +122,8 @@ fn choose<T: Maps, R: Run>(
     } else {
         call.netns
     };
-    // The families of a service share its id, and not its backends.
-    let v4 = u32::from(call.addr.as_v4().is_some());
     let client = Client {
-        addr: Addr([
-            Be32::from_raw(u32::MAX),
-            Be32::new(v4),
-            Be32::new((call.netns >> 32) as u32),
-            Be32::new(call.netns as u32),
-        ]),
+        addr: affinity_client(call.netns, call.addr.as_v4().is_some()),
         hash: hash::socket(by, call.addr, call.port, call.proto),
         scope: scope::INTERNAL,
     };
@@ -146,6 +139,18 @@ fn choose<T: Maps, R: Run>(
         });
     }
     Ok((backend.addr, backend.port))
+}
+
+/// Who the sockets of a network namespace are in affinity: no address that a packet
+/// has. The families of a service share its id, and not its backends.
+#[inline(always)]
+pub fn affinity_client(netns: u64, v4: bool) -> Addr {
+    Addr([
+        Be32::from_raw(u32::MAX),
+        Be32::new(u32::from(v4)),
+        Be32::new((netns >> 32) as u32),
+        Be32::new(netns as u32),
+    ])
 }
 
 /// Remembers the frontend for `recvmsg` and `getpeername`. A socket that sends

@@ -55,6 +55,15 @@ impl ObjectKey {
             name: key.name.clone(),
         }
     }
+
+    /// The key of a Node.
+    pub fn node(name: &Arc<str>) -> Self {
+        Self {
+            kind: Kind::Node,
+            namespace: "".into(),
+            name: name.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for ObjectKey {

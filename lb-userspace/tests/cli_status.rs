@@ -117,6 +117,7 @@ fn a_degraded_node_is_shown_whole() {
             failed: false,
         }],
         notes: vec!["lb_ct4_v1 was resized".into()],
+        ..Datapath::default()
     };
     let drops = vec![DropRow {
         reason: "no_endpoints",

@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use lb_common::{Addr, NodeConfig};
 use lb_plan::{
-    HealthCheck, Planner, Usage,
+    HealthCheck, Planner,
     model::{NodeView, ServiceKey, ServicePortKey},
     op::Batch,
     plan_service,
@@ -17,46 +19,19 @@ use lb_plan::{
 use tokio::sync::mpsc;
 
 use super::{
+    dataplane::{Dataplane, NodeProblem},
     fold::Fold,
     latency::{NoLocal, Programming},
     state::Datapath,
 };
 use crate::{
     backoff::Backoff,
-    bpf::ApplyReport,
     change::{Change, Notice},
     health::{Health, service::Servers},
     metrics::{IpFamily, Metrics},
     node::{self, Facts, Kernel},
     store::{Store, Touched},
 };
-
-/// The maps, as far as this line writes them.
-pub trait Dataplane {
-    /// Writes what failed before, then a batch.
-    fn apply(&mut self, batch: &Batch) -> ApplyReport;
-    /// Writes what the datapath must know of its node.
-    ///
-    /// # Errors
-    /// If the map cannot be written.
-    fn configure(&mut self, config: &NodeConfig) -> io::Result<()>;
-    /// How many writes wait to be tried again.
-    fn pending(&self) -> usize;
-    /// Removes filter bits that nothing needs any more; called now and then.
-    fn tidy(&mut self, planner: &mut Planner);
-    /// Every source has been read and is in the maps, for the first time.
-    fn programmed(&mut self) {}
-    /// Entries in use and most entries of each map, where that is known without
-    /// reading them.
-    fn fill(&self, usage: &Usage) -> Vec<(&'static str, u64, u64)> {
-        let _ = usage;
-        Vec::new()
-    }
-    /// What the datapath says about itself.
-    fn describe(&self) -> Datapath {
-        Datapath::default()
-    }
-}
 
 /// What comes in.
 #[derive(Debug)]
@@ -65,6 +40,8 @@ pub enum Input {
     Change(Change),
     /// From the kernel.
     Facts(Facts),
+    /// Which pods of the node are kube-proxy's, or why that is not known.
+    Proxies(Result<Vec<String>, String>),
 }
 
 /// What others read: metrics, health checks, the names of services.
@@ -78,6 +55,8 @@ pub struct Shared {
     pub names: Arc<RwLock<Arc<BTreeMap<u32, ServicePortKey>>>>,
     /// What is new about objects, for Kubernetes Events; none without a cluster.
     pub events: Option<mpsc::Sender<Notice>>,
+    /// Whether [`Input::Proxies`] is wanted.
+    pub ask_for_proxies: Arc<AtomicBool>,
 }
 
 /// What a [`Core`] is made of.
@@ -127,6 +106,7 @@ pub struct Core<D> {
     pub(super) described: Datapath,
     /// Services whose health check cannot be served.
     pub(super) unheard: Vec<(ServiceKey, String)>,
+    pub(super) node_problems: Vec<NodeProblem>,
     pub(super) updated: Option<SystemTime>,
 }
 
@@ -171,6 +151,7 @@ impl<D: Dataplane> Core<D> {
             names_stale: true,
             described: Datapath::default(),
             unheard: Vec::new(),
+            node_problems: Vec::new(),
             updated: None,
         }
     }
@@ -193,6 +174,7 @@ impl<D: Dataplane> Core<D> {
                 self.facts_changed |= self.facts != facts;
                 self.facts = facts;
             }
+            Input::Proxies(pods) => self.dataplane.set_proxies(pods),
             Input::Change(Change::Trouble { place, message }) => self.trouble(place, message),
             Input::Change(change) => {
                 let was_synced = self.store.synced();
@@ -239,6 +221,11 @@ impl<D: Dataplane> Core<D> {
             self.next_tick = now + TICK;
             self.ticks += 1;
             self.planner.tick(self.ticks);
+            if self.planned {
+                self.dataplane.tick(&self.planner);
+                let asks = self.dataplane.asks_for_proxies();
+                self.shared.ask_for_proxies.store(asks, Ordering::Relaxed);
+            }
             if self.planned && self.ticks.is_multiple_of(TIDY) && self.dataplane.pending() == 0 {
                 self.dataplane.tidy(&mut self.planner);
             }
@@ -259,6 +246,9 @@ impl<D: Dataplane> Core<D> {
     /// Plans what changed, or everything (`true`), and applies it.
     fn round(&mut self) -> bool {
         let start = Instant::now();
+        if !self.planned {
+            self.dataplane.begin();
+        }
         let touched = self.store.take_touched();
         let full = self.look_at_node(&touched) || !self.planned;
         self.count(&touched);
@@ -292,7 +282,7 @@ impl<D: Dataplane> Core<D> {
         if !std::mem::replace(&mut self.planned, true) {
             let services = self.planner.services();
             tracing::info!(services, took = ?start.elapsed(), "the maps are programmed");
-            self.dataplane.programmed();
+            self.dataplane.programmed(&self.planner);
             self.shared.health.synced();
             self.shared.metrics.synced.set(1);
         }

@@ -5,14 +5,17 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use lb_common::{Addr, NodeConfig, schema::name};
 use lb_plan::{Limits, Planner, Usage, model::ServicePortKey, op::Batch};
 
 use super::{
-    core::Dataplane,
+    dataplane::{Dataplane, NodeProblem},
+    host::Here,
     state::{self, Device},
+    takeover::Takeover,
 };
 use crate::{
     bpf::{self, ApplyReport, Datapath, Feature, devices::DeviceState, views::Views},
@@ -23,6 +26,7 @@ use crate::{
 pub struct Kernel {
     datapath: Datapath,
     sizes: bpf::MapSizes,
+    takeover: Takeover<Here>,
 }
 
 /// Loads the programs, attaches them, and reads what the maps hold.
@@ -33,8 +37,21 @@ pub struct Kernel {
 pub fn load(settings: &bpf::Settings, limits: Limits) -> anyhow::Result<(Kernel, Planner)> {
     let (datapath, actual) = Datapath::load(settings)?;
     let planner = Planner::restore(limits, actual);
-    let sizes = settings.sizes;
-    Ok((Kernel { datapath, sizes }, planner))
+    let kernel = Kernel {
+        datapath,
+        sizes: settings.sizes,
+        takeover: Takeover::new(Here { cgroup: None }, false, false),
+    };
+    Ok((kernel, planner))
+}
+
+impl Kernel {
+    /// With a takeover; without, kube-proxy's rules are only told of.
+    #[must_use]
+    pub fn taking_over(mut self, takeover: Takeover<Here>) -> Self {
+        self.takeover = takeover;
+        self
+    }
 }
 
 impl Dataplane for Kernel {
@@ -69,16 +86,37 @@ impl Dataplane for Kernel {
         }
     }
 
-    fn programmed(&mut self) {
-        if !self.datapath.must_fill_first() {
-            return;
-        }
-        match self.datapath.activate() {
-            Ok(()) => tracing::info!("the new maps are in place"),
-            Err(error) => {
-                tracing::error!(%error, "the programs could not be switched to the new maps; the earlier ones serve on: end this, then restart the agent")
+    fn begin(&mut self) {
+        self.takeover.begin(&mut self.datapath);
+    }
+
+    fn programmed(&mut self, planner: &Planner) {
+        if self.datapath.must_fill_first() {
+            match self.datapath.activate() {
+                Ok(()) => tracing::info!("the new maps are in place"),
+                Err(error) => {
+                    tracing::error!(%error, "the programs could not be switched to the new maps; the earlier ones serve on: end this, then restart the agent")
+                }
             }
         }
+        self.takeover.programmed(&mut self.datapath, planner);
+    }
+
+    fn tick(&mut self, planner: &Planner) {
+        let now = Instant::now();
+        self.takeover.tick(&mut self.datapath, planner, now);
+    }
+
+    fn set_proxies(&mut self, pods: Result<Vec<String>, String>) {
+        self.takeover.set_pods(pods);
+    }
+
+    fn asks_for_proxies(&self) -> bool {
+        self.takeover.asks()
+    }
+
+    fn problems(&self) -> Vec<NodeProblem> {
+        self.takeover.problem().cloned().into_iter().collect()
     }
 
     fn fill(&self, usage: &Usage) -> Vec<(&'static str, u64, u64)> {
@@ -103,6 +141,7 @@ impl Dataplane for Kernel {
     fn describe(&self) -> state::Datapath {
         let status = self.datapath.status();
         let hooks = status.socket_hooks.iter();
+        let (rules, left) = self.takeover.state();
         let refused = hooks.filter_map(|hook| {
             let error = hook.error.as_ref()?;
             Some(format!("socket hook {}: {error}", hook.program))
@@ -111,7 +150,12 @@ impl Dataplane for Kernel {
             kernel: status.features.kernel.clone(),
             features: status.features.list().into_iter().map(feature).collect(),
             devices: status.devices.iter().map(device).collect(),
-            notes: refused.chain(status.messages.iter().cloned()).collect(),
+            notes: refused
+                .chain(status.messages.iter().cloned())
+                .chain(self.takeover.notes())
+                .collect(),
+            rules: rules.iter().map(|mode| mode.name().to_owned()).collect(),
+            left: left as u64,
         }
     }
 }

@@ -4,12 +4,18 @@
 //! caller. [`run`] gives it a source, a datapath and a clock.
 
 pub mod core;
+pub mod dataplane;
 pub mod fold;
+pub mod host;
 pub mod kernel;
 mod latency;
 pub mod publish;
 pub mod run;
 pub mod state;
+pub mod takeover;
 mod tell;
 
-pub use self::core::{Core, Dataplane, Input, Setup, Shared};
+pub use self::{
+    core::{Core, Input, Setup, Shared},
+    dataplane::{Dataplane, NodeProblem},
+};

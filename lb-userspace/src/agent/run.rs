@@ -6,7 +6,11 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc as std_mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -21,7 +25,8 @@ use tokio::{
 };
 
 use super::{
-    core::{Core, Dataplane, Input, Setup, Shared},
+    core::{Core, Input, Setup, Shared},
+    dataplane::Dataplane,
     publish::{Publisher, Sign},
     state::{StateDir, Status},
 };
@@ -65,6 +70,8 @@ pub struct Settings {
     pub config: Option<(PathBuf, Vec<u8>)>,
     /// The configuration in force, to be shown.
     pub configz: serde_json::Value,
+    /// Take over from kube-proxy.
+    pub takeover: bool,
 }
 
 /// The agent's own servers.
@@ -82,6 +89,8 @@ pub struct Servers {
 const QUEUE: usize = 4096;
 /// What waits to be said by Events. More is said on the log alone.
 const NOTICES: usize = 64;
+/// Between two looks at the node's pods, while they are asked for.
+const PODS: Duration = Duration::from_secs(2);
 /// Files for the command line are written this often at most.
 const TELL: Duration = Duration::from_millis(250);
 
@@ -223,6 +232,10 @@ fn follow(
         let (notices, waiting) = mpsc::channel(NOTICES);
         shared.events = Some(notices);
         tasks.spawn(events(cluster.clone(), waiting));
+        if settings.takeover {
+            let asked = shared.ask_for_proxies.clone();
+            tasks.spawn(proxies(cluster.clone(), asked, inputs.clone()));
+        }
     }
     tasks.spawn(source(settings.source.clone(), inputs));
     if let Some(settings) = settings.netfilter.clone() {
@@ -263,6 +276,27 @@ async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<(
 /// Writes Events. Its end is not the agent's.
 async fn events(cluster: reflect::Settings, notices: mpsc::Receiver<Notice>) -> anyhow::Result<()> {
     watch::events::write(cluster, notices).await;
+    std::future::pending().await
+}
+
+/// Looks for kube-proxy's pods while the takeover asks for them.
+async fn proxies(
+    cluster: reflect::Settings,
+    asked: Arc<AtomicBool>,
+    inputs: mpsc::Sender<Input>,
+) -> anyhow::Result<()> {
+    let mut pods = watch::pods::Pods::new(cluster);
+    while !inputs.is_closed() {
+        if asked.load(Ordering::Relaxed)
+            && let Err(closed) = inputs
+                .send(Input::Proxies(pods.of_kube_proxy().await))
+                .await
+        {
+            drop(closed);
+            break;
+        }
+        time::sleep(PODS).await;
+    }
     std::future::pending().await
 }
 

@@ -64,6 +64,12 @@ pub struct Datapath {
     pub devices: Vec<Device>,
     /// What a user ought to know besides.
     pub notes: Vec<String>,
+    /// The modes of kube-proxy whose rules are in the kernel.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Connections that are left to the kernel's NAT.
+    #[serde(default)]
+    pub left: u64,
 }
 
 /// How the agent is.

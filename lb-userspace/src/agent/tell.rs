@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use lb_plan::model::ServicePortKey;
 
 use super::{
-    core::{Core, Dataplane},
+    core::Core,
+    dataplane::Dataplane,
     fold::Told,
     state::{Status, Trouble},
 };
@@ -51,12 +52,16 @@ impl<D: Dataplane> Core<D> {
         let fill = self.dataplane.fill(&self.planner.usage());
         self.shared.metrics.set_fill(&fill);
         let described = self.dataplane.describe();
+        let metrics = &self.shared.metrics;
+        metrics.set_takeover(&described.rules, described.left);
         let unheard = self.servers.failures();
-        let same = described == self.described && unheard == self.unheard;
+        let wrong = self.dataplane.problems();
+        let same =
+            described == self.described && unheard == self.unheard && wrong == self.node_problems;
         if !std::mem::take(&mut self.untold) && same {
             return None;
         }
-        (self.described, self.unheard) = (described, unheard);
+        (self.described, self.unheard, self.node_problems) = (described, unheard, wrong);
         let mut told: Vec<Told> = self
             .store
             .problems()
@@ -70,6 +75,10 @@ impl<D: Dataplane> Core<D> {
         told.extend(self.unheard.iter().map(|(service, message)| {
             let key = ObjectKey::service(service);
             Told::new(key.to_string(), key, service::FAILED, message.clone())
+        }));
+        told.extend(self.node_problems.iter().map(|p| {
+            let key = ObjectKey::node(&self.view.name);
+            Told::new(key.to_string(), key, p.reason, p.message.clone())
         }));
         self.shared
             .metrics

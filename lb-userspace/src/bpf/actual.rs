@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io};
 
-use lb_common::backend_flags;
+use lb_common::{Backend, backend_flags};
 use lb_plan::{Actual, SlotReader};
 
 use super::{
@@ -30,16 +30,21 @@ fn without_slots<S: MapStore>(programmer: &Programmer<S>) -> io::Result<Actual> 
         filter: programmer.filter().to_vec(),
         ..Actual::default()
     };
+    actual.backends.extend(live_backends(store)?);
+    Ok(actual)
+}
+
+/// The backends that are live, with their ids.
+pub(super) fn live_backends<S: MapStore>(store: &S) -> io::Result<Vec<(u32, Backend)>> {
     let capacity = store.capacity(Table::lb_backends_v1);
+    let mut live = Vec::new();
     for first in (0..capacity).step_by(CHUNK as usize) {
         let count = CHUNK.min(capacity - first);
         let backends = store.load_many::<typed::lb_backends_v1>(first, count)?;
-        let live = (first..)
-            .zip(backends)
-            .filter(|(_, b)| b.flags & backend_flags::LIVE != 0);
-        actual.backends.extend(live);
+        let all = (first..).zip(backends);
+        live.extend(all.filter(|(_, b)| b.flags & backend_flags::LIVE != 0));
     }
-    Ok(actual)
+    Ok(live)
 }
 
 impl Programmer<KernelStore> {

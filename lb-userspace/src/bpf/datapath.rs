@@ -73,6 +73,8 @@ pub struct Datapath {
     fill_first: bool,
     socket_hooks: Vec<HookState>,
     messages: Vec<String>,
+    beside_rules: bool,
+    config: Option<NodeConfig>,
 }
 
 impl Datapath {
@@ -118,6 +120,8 @@ impl Datapath {
             fill_first,
             socket_hooks: Vec::new(),
             messages,
+            beside_rules: false,
+            config: None,
         };
         if !fill_first {
             datapath.activate()?;
@@ -234,9 +238,26 @@ impl Datapath {
             SocketLb::Host => config.flags |= node_flags::SOCKET_LB_HOST_ONLY,
             _ => config.flags &= !node_flags::SOCKET_LB_HOST_ONLY,
         }
+        if self.beside_rules {
+            config.flags |= node_flags::BESIDE_RULES;
+        }
+        self.config = Some(config);
         self.programmer
             .configure(&config)
             .map_err(|source| map_error(Table::lb_node_v1, "write", source))
+    }
+
+    /// Whether another proxy's rules are in place: [`node_flags::BESIDE_RULES`].
+    ///
+    /// # Errors
+    /// The kernel refuses the write.
+    pub fn set_beside_rules(&mut self, beside: bool) -> Result<(), Error> {
+        self.beside_rules = beside;
+        let Some(mut config) = self.config else {
+            return Ok(());
+        };
+        config.flags &= !node_flags::BESIDE_RULES;
+        self.configure(&config)
     }
 
     /// The addresses of the node: a device that carries one is an uplink.
@@ -297,7 +318,11 @@ impl Datapath {
         conntrack::filter_bits(|table| self.map(table))
     }
 
-    fn map(&self, table: Table) -> &super::map::BpfMap {
+    pub(super) fn store(&self) -> &KernelStore {
+        self.programmer.store()
+    }
+
+    pub(super) fn map(&self, table: Table) -> &super::map::BpfMap {
         self.programmer.store().map(table)
     }
 

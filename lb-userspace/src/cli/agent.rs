@@ -13,9 +13,11 @@ use super::{
 };
 use crate::{
     agent::{
+        host::Here,
         kernel,
         run::{self, Source},
         state::StateDir,
+        takeover::Takeover,
     },
     bpf::{self, MapSizes, XdpMode},
     config::{self, Max, SocketLb, Xdp},
@@ -84,16 +86,28 @@ fn serve(
         state_dir,
         config: resolved.file.clone(),
         configz: resolved.kube.document(),
+        takeover: resolved.own.takeover.unwrap_or(false),
     };
     tracing::info!(version = env!("BASCULE_VERSION"), node = %settings.node.name, "starts");
     let limits = plan_limits(&datapath.sizes);
     let readings = kernel::readings(&datapath.bpffs);
+    let takeover = takeover(&settings, &datapath);
     run::run(
         settings,
         facts,
-        move || kernel::load(&datapath, limits),
+        move || {
+            let (kernel, planner) = kernel::load(&datapath, limits)?;
+            Ok((kernel.taking_over(takeover), planner))
+        },
         readings,
     )
+}
+
+fn takeover(settings: &run::Settings, datapath: &bpf::Settings) -> Takeover<Here> {
+    let of_pods = datapath.socket_lb == bpf::SocketLb::All;
+    let cgroup = of_pods.then(|| datapath.cgroup.clone());
+    let has_pods = matches!(settings.source, Source::Cluster(_));
+    Takeover::new(Here { cgroup }, settings.takeover, has_pods)
 }
 
 fn paths(resolved: &Resolved) -> Paths {

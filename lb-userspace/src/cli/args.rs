@@ -270,6 +270,9 @@ pub struct AgentArgs {
     /// Serve only Services with this label service.kubernetes.io/service-proxy-name
     #[arg(long, value_name = "NAME")]
     pub service_proxy_name: Option<String>,
+    /// Take over from a running kube-proxy without breaking a connection, and remove its rules once it is gone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub takeover: Option<bool>,
     /// The sizes.
     #[command(flatten)]
     pub sizes: Sizes,

@@ -8,9 +8,11 @@ use super::args::Paths;
 use crate::{
     agent::{kernel::pins, state::StateDir},
     bpf,
+    netfilter::kube_proxy,
 };
 
-/// Removes links, programs, maps, filters, pins and the state directory.
+/// Removes links, programs, maps, filters, pins, the table of a takeover, and the state
+/// directory.
 ///
 /// # Errors
 /// An agent runs, or something cannot be removed; the message names it.
@@ -28,6 +30,10 @@ pub fn run(paths: &Paths) -> anyhow::Result<()> {
 fn remove(bpffs: &Path, state: &StateDir) -> anyhow::Result<()> {
     let settings = pins(bpffs);
     bpf::Datapath::uninstall(&settings).context("not everything could be removed")?;
+    kube_proxy::release_nat().with_context(|| {
+        let table = kube_proxy::OWN_TABLE;
+        format!("the nft table {table} cannot be removed")
+    })?;
     let mounted = state.mounted();
     state
         .remove()

@@ -27,7 +27,7 @@ pub struct FlowRow {
     pub backend: SocketAddr,
     /// The source that the backend sees, where it is not the client.
     pub snat: Option<SocketAddr>,
-    /// The service, or `#id`.
+    /// The service, or `#id`; or that a takeover has left the flow to the kernel.
     pub service: String,
     /// Whether the client came in by an uplink.
     pub external: bool,
@@ -43,6 +43,9 @@ pub struct FlowRow {
     pub idle: u64,
 }
 
+/// What stands for the service of a flow that the kernel translates.
+const LEFT: &str = "left to the kernel";
+
 impl FlowRow {
     /// A flow, with the names of services as far as they are known.
     pub fn new(flow: &FlowView, names: &BTreeMap<u32, ServicePortKey>) -> Self {
@@ -54,7 +57,12 @@ impl FlowRow {
             frontend: socket(flow.frontend),
             backend: socket(flow.backend),
             snat: (flow.source != flow.client).then(|| socket(flow.source)),
-            service: name.map_or_else(|| format!("#{}", flow.service), ToString::to_string),
+            service: match name {
+                // The kernel knows of no services.
+                _ if flow.flags & ct_flags::LEFT != 0 => LEFT.to_owned(),
+                Some(name) => name.to_string(),
+                None => format!("#{}", flow.service),
+            },
             external: flow.flags & ct_flags::EXTERNAL != 0,
             packets_forward: flow.forward.packets,
             packets_reply: flow.reply.packets,
@@ -165,6 +173,11 @@ TCP, established  172.30.0.100:40000  10.96.0.1:80  10.244.2.5:8080  172.30.0.2:
 TCP, established  172.30.0.100:40000  10.96.0.1:80  10.244.2.5:8080  -                #7          3        4  1.3 KiB  1h01m    2s
 ";
         assert_eq!(flows_text(&[snat.clone(), direct.clone()]), expected);
+        let left = FlowView {
+            flags: ct_flags::LEFT,
+            ..flow
+        };
+        assert_eq!(FlowRow::new(&left, &BTreeMap::new()).service, LEFT);
         let node = "172.30.0.2".parse().unwrap();
         assert_eq!((snat.touches(node), direct.touches(node)), (true, false));
         assert!(snat.external);

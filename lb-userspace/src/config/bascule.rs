@@ -74,6 +74,9 @@ pub struct Bascule {
     /// `--service-proxy-name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_proxy_name: Option<String>,
+    /// `--takeover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<bool>,
     /// `--max-frontends` and the others.
     #[serde(skip_serializing_if = "is_default")]
     pub max: Max,

@@ -60,3 +60,10 @@ pub struct MapLabel {
     /// The map.
     pub map: &'static str,
 }
+
+/// A label with a mode of kube-proxy.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ModeLabel {
+    /// The mode.
+    pub mode: &'static str,
+}

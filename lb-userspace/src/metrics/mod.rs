@@ -24,8 +24,12 @@ use prometheus_client::{
 };
 
 pub use exposition::Exposition;
-pub use labels::{FamilyLabel, IpFamily, MapLabel, PolicyLabel, ReasonLabel, TrafficPolicy};
+pub use labels::{
+    FamilyLabel, IpFamily, MapLabel, ModeLabel, PolicyLabel, ReasonLabel, TrafficPolicy,
+};
 pub use readings::{Reader, Readings, Source};
+
+use crate::netfilter::kube_proxy::Mode;
 
 /// The instruments that the agent writes.
 #[derive(Clone, Debug)]
@@ -65,6 +69,10 @@ pub struct Metrics {
     pub map_entries: Family<MapLabel, Gauge>,
     /// Most entries of each map.
     pub map_capacity: Family<MapLabel, Gauge>,
+    /// 1 for each mode of kube-proxy whose rules are in the kernel.
+    pub kube_proxy_rules: Family<ModeLabel, Gauge>,
+    /// Connections that a takeover has left to the kernel's NAT.
+    pub takeover_connections: Gauge,
 }
 
 /// Changes of one kind.
@@ -115,6 +123,8 @@ impl Default for Metrics {
             synced: Gauge::default(),
             map_entries: Family::default(),
             map_capacity: Family::default(),
+            kube_proxy_rules: Family::default(),
+            takeover_connections: Gauge::default(),
         }
     }
 }
@@ -175,6 +185,17 @@ impl Metrics {
         }
     }
 
+    /// Sets what is there of kube-proxy: the modes of its rules, and connections that are
+    /// left to the kernel.
+    pub fn set_takeover(&self, modes: &[String], left: u64) {
+        for mode in Mode::ALL.map(Mode::name) {
+            let there = modes.iter().any(|found| found == mode);
+            let gauge = self.kube_proxy_rules.get_or_create(&ModeLabel { mode });
+            gauge.set(i64::from(there));
+        }
+        self.takeover_connections.set(left as i64);
+    }
+
     /// Sets how full the maps are: name, entries in use, most entries.
     pub fn set_fill(&self, maps: &[(&'static str, u64, u64)]) {
         for (map, entries, capacity) in maps {
@@ -209,6 +230,11 @@ impl Metrics {
         r.register("problems", help, self.problems.clone());
         let help = "Writes to maps that failed";
         r.register("apply_failures", help, self.apply_failures.clone());
+        let help = "1 where rules of kube-proxy are in the kernel, by its mode";
+        r.register("kube_proxy_rules", help, self.kube_proxy_rules.clone());
+        let help = "Connections that a takeover has left to the kernel's NAT";
+        let left = self.takeover_connections.clone();
+        r.register("takeover_connections", help, left);
         r.register(
             "map_entries",
             "Entries in use of a map",

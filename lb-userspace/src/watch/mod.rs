@@ -7,6 +7,7 @@
 pub mod convert;
 pub mod events;
 pub mod manifest;
+pub mod pods;
 pub mod reflect;
 mod server;
 mod slices;

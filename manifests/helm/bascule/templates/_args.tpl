@@ -25,6 +25,9 @@
 {{- with .Values.serviceProxyName }}
 - --service-proxy-name={{ . }}
 {{- end }}
+{{- if .Values.takeover }}
+- --takeover
+{{- end }}
 {{- if .Values.kubeConfigPath }}
 - --kubeconfig=/etc/bascule/kubeconfig
 {{- end }}
