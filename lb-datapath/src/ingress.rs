@@ -160,7 +160,7 @@ fn reason_of(flags: u32, known: bool) -> Reason {
 #[inline(always)]
 fn is_left<F: Family, T: Tables<F>>(t: &T, h: &Headers<F::Addr>) -> bool {
     h.proto() == proto::TCP
-        && !h.opens
+        && !h.opens()
         && t.node()
             .is_some_and(|node| node.flags & node_flags::BESIDE_RULES != 0)
 }

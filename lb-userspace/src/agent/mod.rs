@@ -5,6 +5,7 @@
 
 pub mod core;
 pub mod dataplane;
+mod files;
 pub mod fold;
 pub mod host;
 pub mod kernel;

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    core::{Core, Dataplane},
-    state::Record,
-};
+use super::{core::Core, dataplane::Dataplane, state::Record};
 use crate::health::Facts;
 
 /// What is to be written.

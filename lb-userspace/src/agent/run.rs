@@ -2,7 +2,6 @@
 //! servers, and files for the command line.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -15,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_plan::{Planner, model::ServicePortKey};
+use lb_plan::Planner;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -27,8 +26,9 @@ use tokio::{
 use super::{
     core::{Core, Input, Setup, Shared},
     dataplane::Dataplane,
-    publish::{Publisher, Sign},
-    state::{StateDir, Status},
+    files::{File, writer},
+    publish::Publisher,
+    state::StateDir,
 };
 use crate::{
     backoff::Backoff,
@@ -320,49 +320,6 @@ async fn addresses(facts: Facts, inputs: mpsc::Sender<Input>) -> anyhow::Result<
     }
 }
 
-/// What is written into the state directory.
-enum File {
-    Status(Status, Arc<BTreeMap<u32, ServicePortKey>>),
-    Sign(Sign),
-}
-
-/// A thread that writes the files, so that the straight line never waits for a
-/// file system.
-fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
-    let (tx, rx) = std_mpsc::channel::<File>();
-    thread::Builder::new().name("files".into()).spawn(move || {
-        let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
-        let (mut vouches, mut failed) = (false, false);
-        for file in rx {
-            let result = match file {
-                File::Status(status, names) => {
-                    let known = written.as_ref().is_some_and(|w| Arc::ptr_eq(w, &names));
-                    let result = dir.write_status(&status);
-                    match result.is_ok() && !known {
-                        true => dir.write_names(written.insert(names)),
-                        false => result,
-                    }
-                }
-                File::Sign(Sign::Record(record)) => {
-                    let result = dir.write_record(&record);
-                    vouches = result.is_ok();
-                    result
-                }
-                File::Sign(Sign::Beat) => dir.beat(vouches),
-            };
-            match result {
-                Ok(()) => failed = false,
-                Err(error) if !failed => {
-                    failed = true;
-                    tracing::warn!(%error, "files for `bascule status` and `bascule health` cannot be written; give another directory with --state-dir");
-                }
-                Err(_) => {}
-            }
-        }
-    })?;
-    Ok(tx)
-}
-
 /// Where the straight line tells.
 struct Out {
     shared: Shared,
@@ -411,7 +368,7 @@ async fn straight_line<D: Dataplane>(
             if let Some(status) = core.tell() {
                 let names = out.shared.names.read().map(|n| n.clone());
                 let names = names.unwrap_or_default();
-                let _ = out.files.send(File::Status(status, names));
+                let _ = out.files.send(File::Status(Box::new(status), names));
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn each<T: Send>(
                 what()
             })?;
             let panicked = |_| io::Error::other("the thread in a network namespace panicked");
-            io::Result::Ok(worker.join().map_err(panicked)?)
+            worker.join().map_err(panicked)
         })?;
         match done {
             Ok(found) => all.push(found),

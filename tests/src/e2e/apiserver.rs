@@ -163,7 +163,8 @@ impl<'a> ApiServer<'a> {
     /// The server refuses to.
     pub fn delete(&self, objects: &[Value]) {
         for object in objects {
-            let path = one(object);
+            // Nobody here ends a pod's containers, which its grace is for.
+            let path = format!("{}?gracePeriodSeconds=0", one(object));
             self.call("DELETE", &path, None)
                 .unwrap_or_else(|e| panic!("{path}: {e}"));
         }
@@ -247,6 +248,7 @@ fn collection(object: &Value) -> String {
             "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned()
         }
         Some("Node") => "/api/v1/nodes".to_owned(),
+        Some("Pod") => "/api/v1/namespaces/kube-system/pods".to_owned(),
         other => panic!("no tests with {other:?}"),
     }
 }
@@ -258,9 +260,9 @@ fn one(object: &Value) -> String {
     format!("{}/{name}", collection(object))
 }
 
-/// The directory with both programs.
-fn assets() -> PathBuf {
+/// The directory with kube-apiserver, etcd and kube-proxy.
+pub(super) fn assets() -> PathBuf {
     std::env::var_os("KUBEBUILDER_ASSETS")
-        .expect("`cargo xtask test api` builds kube-apiserver and etcd, and sets KUBEBUILDER_ASSETS; by hand, set it to their directory")
+        .expect("`cargo xtask test api` builds kube-apiserver, etcd and kube-proxy, and sets KUBEBUILDER_ASSETS; by hand, set it to their directory")
         .into()
 }

@@ -59,6 +59,14 @@ impl Clients {
 /// # Panics
 /// Something is not so.
 pub fn unharmed(outcomes: &[(&str, Outcome)], time: Duration) {
+    unharmed_at(outcomes, time, f64::from(RATE) / 3.0);
+}
+
+/// The same where each client was to make so many connections a second.
+///
+/// # Panics
+/// As [`unharmed`].
+pub fn unharmed_at(outcomes: &[(&str, Outcome)], time: Duration, rate: f64) {
     let mut bad = Vec::new();
     for (by, outcome) in outcomes {
         let broken: Vec<_> = outcome
@@ -80,7 +88,7 @@ pub fn unharmed(outcomes: &[(&str, Outcome)], time: Duration) {
             bad.push(format!("{by}: {:?}, streams {broken:?}", outcome.errors));
         }
         // Less than half of what was asked for would prove little.
-        let least = f64::from(RATE) / 3.0 * time.as_secs_f64() / 2.0;
+        let least = rate * time.as_secs_f64() / 2.0;
         if (outcome.answered() as f64) < least {
             bad.push(format!(
                 "{by}: only {} connections, too few for a verdict",

@@ -7,6 +7,7 @@ pub mod build;
 pub mod clients;
 pub mod cluster;
 pub mod hooks;
+pub mod kube_proxy;
 pub mod load;
 pub mod netns;
 pub mod node;

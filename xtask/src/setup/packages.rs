@@ -19,7 +19,7 @@ pub(crate) struct Tool {
 }
 
 /// What tests, lab and benchmarks need.
-pub(super) const TOOLS: [Tool; 4] = [
+pub(super) const TOOLS: [Tool; 6] = [
     Tool {
         command: "ip",
         debian: &["iproute2"],
@@ -37,6 +37,13 @@ pub(super) const TOOLS: [Tool; 4] = [
         elsewhere: "bpftool (Arch: bpf)",
     },
     Tool::of("curl", &["curl"]),
+    // A real kube-proxy, from which the agent takes over, calls these.
+    Tool::of("nft", &["nftables"]),
+    Tool {
+        command: "iptables",
+        debian: &["iptables"],
+        elsewhere: "iptables (Fedora: iptables-nft)",
+    },
 ];
 
 /// What a cluster needs besides Go.
@@ -176,7 +183,7 @@ mod tests {
     fn a_package_is_asked_for_once() {
         assert_eq!(
             missing_packages(&TOOLS, |_| false),
-            ["iproute2", "bpftool", "curl"]
+            ["iproute2", "bpftool", "curl", "nftables", "iptables"]
         );
         assert_eq!(missing_packages(&TOOLS, |c| c != "bpftool"), ["bpftool"]);
         assert_eq!(missing_packages(&CLUSTER, |c| c != "nft"), ["nftables"]);

@@ -1,0 +1,60 @@
+//! The files in the state directory, and who writes them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+};
+
+use lb_plan::model::ServicePortKey;
+
+use super::{
+    publish::Sign,
+    state::{StateDir, Status},
+};
+
+/// What is written into the state directory.
+pub(super) enum File {
+    /// What `bascule status` shows, and the names of services.
+    Status(Box<Status>, Arc<BTreeMap<u32, ServicePortKey>>),
+    /// What `bascule health` answers, or a sign of life.
+    Sign(Sign),
+}
+
+/// A thread that writes the files, so that the straight line never waits for a
+/// file system.
+pub(super) fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
+    let (tx, rx) = std_mpsc::channel::<File>();
+    thread::Builder::new().name("files".into()).spawn(move || {
+        let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
+        let (mut vouches, mut failed) = (false, false);
+        for file in rx {
+            let result = match file {
+                File::Status(status, names) => {
+                    let known = written.as_ref().is_some_and(|w| Arc::ptr_eq(w, &names));
+                    let result = dir.write_status(&status);
+                    match result.is_ok() && !known {
+                        true => dir.write_names(written.insert(names)),
+                        false => result,
+                    }
+                }
+                File::Sign(Sign::Record(record)) => {
+                    let result = dir.write_record(&record);
+                    vouches = result.is_ok();
+                    result
+                }
+                File::Sign(Sign::Beat) => dir.beat(vouches),
+            };
+            match result {
+                Ok(()) => failed = false,
+                Err(error) if !failed => {
+                    failed = true;
+                    tracing::warn!(%error, "files for `bascule status` and `bascule health` cannot be written; give another directory with --state-dir");
+                }
+                Err(_) => {}
+            }
+        }
+    })?;
+    Ok(tx)
+}
