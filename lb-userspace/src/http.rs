@@ -134,7 +134,6 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
         match (listener::bind(address), &place.teller) {
             (Ok(socket), teller) => {
                 teller.iter().for_each(|tell| tell(None));
-                backoff.reset();
                 told = false;
                 if turn.as_ref().is_some_and(|turn| !*turn.borrow()) {
                     tracing::debug!(%address, "{what} is answered by another process");
@@ -146,7 +145,10 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
                     tracing::info!(%address, "{what} is served");
                 }
                 let error = match listener::listen(socket) {
-                    Ok(listener) => accept(listener, handler.clone(), &mut turn).await,
+                    Ok(listener) => {
+                        backoff.reset();
+                        accept(listener, handler.clone(), &mut turn).await
+                    }
                     Err(error) => Some(error),
                 };
                 let Some(error) = error else { continue };

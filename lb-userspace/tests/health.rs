@@ -142,6 +142,20 @@ async fn an_address_is_not_shared_with_those_who_do_not_share() {
     assert!(error.to_string().contains("--nothing"), "{error}");
 }
 
+/// Waits until an address answers with a status.
+async fn answers(address: SocketAddr, path: &str, status: u16) {
+    eventually(async || match ask(address, path).await {
+        Ok(text) if text.starts_with(&format!("HTTP/1.1 {status} ")) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// Waits until nobody listens at an address.
+async fn is_closed(address: SocketAddr) {
+    eventually(async || ask(address, "/livez").await.map_or(Ok(()), Err)).await;
+}
+
 fn web() -> ServiceKey {
     ServiceKey {
         namespace: "shop".into(),
@@ -192,35 +206,27 @@ async fn a_stand_in_answers_what_is_on_record() {
     state
         .write_record(&record(healthz, &[(second.port(), 0)]))
         .unwrap();
-    eventually(async || match ask(second, "/").await {
-        Ok(text) if text.starts_with("HTTP/1.1 503 ") => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-    eventually(async || ask(first, "/").await.map_or(Ok(()), Err)).await;
+    answers(second, "/", 503).await;
+    is_closed(first).await;
 
     // The agent has been silent for too long.
     let file = std::fs::File::open(dir.path().join("health.json")).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(61))
         .unwrap();
-    eventually(async || match ask(healthz, "/livez").await {
-        Ok(text) if text.starts_with("HTTP/1.1 503 ") => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    answers(healthz, "/livez", 503).await;
     let text = ask(second, "/").await.unwrap();
     assert!(text.contains("\"serviceProxyHealthy\": false"), "{text}");
 
     // What it cannot read, the agent answers itself.
     std::fs::write(dir.path().join("health.json"), "{").unwrap();
     turn.wait_for(|mine| *mine).await.unwrap();
-    eventually(async || ask(healthz, "/livez").await.map_or(Ok(()), Err)).await;
+    is_closed(healthz).await;
     state.write_record(&record(healthz, &[])).unwrap();
     turn.wait_for(|mine| !mine).await.unwrap();
 
     // The node is cleaned up.
     state.remove().unwrap();
-    eventually(async || ask(healthz, "/livez").await.map_or(Ok(()), Err)).await;
+    is_closed(healthz).await;
     end.send(()).unwrap();
     stand_in.await.unwrap();
 }
