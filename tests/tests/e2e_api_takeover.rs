@@ -146,7 +146,7 @@ fn rules(node: &Node) -> Vec<String> {
     let text = run(node, &["nft", "list", "ruleset"]);
     let without = |line: &str| -> String {
         let words: Vec<&str> = line.split(' ').collect();
-        let at = words.iter().position(|word| *word == "counter");
+        let at = words.iter().position(|word| word.trim_start() == "counter");
         let skip = |i: usize| at.is_some_and(|at| (at..at + 5).contains(&i));
         let kept = words.iter().enumerate().filter(|(i, _)| !skip(*i));
         kept.map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
