@@ -88,6 +88,7 @@ fn used() -> Metrics {
     }
     metrics.service_changes.total.inc();
     metrics.set_fill(&[("lb_frontends_v1", 12, 262_144)]);
+    metrics.set_takeover(&["nftables".to_owned()], 3);
     metrics.set_problems(["NoEndpoints", "NoEndpoints", "InvalidAddress"]);
     metrics
 }
