@@ -16,8 +16,8 @@ use super::load_clients::{Client, Report};
 use super::process::wait_for;
 use super::state::State;
 use super::topology::{AGNHOST, Node};
-use crate::build::cargo;
-use crate::{paths, ui};
+use crate::setup::{self, Need};
+use crate::{build, paths, ui};
 
 /// Servers on each node.
 const SERVERS: u8 = 2;
@@ -68,7 +68,7 @@ pub(crate) struct Args {
 /// No cluster is up, or the servers or clients do not start.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let nodes = State::load()?.nodes;
-    let program = build()?;
+    let program = self::build()?;
     let outcome = serve(nodes, &program).and_then(|()| load(args, nodes, &program));
     remove()?;
     let (report, ended_well) = outcome?;
@@ -81,10 +81,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
+/// Builds the program that dials and serves, with all others: alone it would have other features,
+/// and all that it depends on would be compiled again.
 fn build() -> Result<PathBuf> {
-    cargo("build")
-        .args(["--package", "bascule-tests", "--bin", "e2e_peer"])
-        .run()?;
+    let nightly = setup::ensure(Need::Build)?;
+    build::bpf(&nightly)?;
+    build::host(false)?;
     let program = paths::root().join("target/debug/e2e_peer");
     program
         .canonicalize()
