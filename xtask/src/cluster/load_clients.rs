@@ -6,14 +6,19 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::control::{kubectl, kubectl_command};
 use super::load_test::{EVERYWHERE, IN_POD, NAMESPACE, ON_ONE, client_pod};
-use super::process::{Place, command};
+use super::process::{Place, command, wait_for};
 use super::topology::Node;
+
+/// How long a proxy may take to learn of the servers.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Dials of each target before the load: several backends are reached by them.
+const DIALS: u32 = 20;
 
 /// A process that dials. It ends when its standard input does.
 pub(super) struct Client {
@@ -87,6 +92,28 @@ impl Client {
             name,
             targets,
             child,
+        })
+    }
+
+    /// Waits until all that it will dial answers: a proxy may learn of the servers late.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub(super) fn reach(&mut self) -> Result<()> {
+        let what = format!("the servers answer the client {:?}", self.name);
+        let dials: Vec<_> = self
+            .targets
+            .iter()
+            .map(|target| json!({"target": target, "how": "Tcp", "times": DIALS, "timeout_ms": 1000}))
+            .collect();
+        wait_for(&what, PATIENCE, None, || {
+            for dial in &dials {
+                let answer = self.ask(&json!({"Dial": dial}))?;
+                let outcome: Outcome = serde_json::from_str(&answer)
+                    .with_context(|| format!("cannot understand {answer:?}"))?;
+                ensure!(outcome.errors.is_empty(), "{dial}: {:?}", outcome.errors);
+            }
+            Ok(())
         })
     }
 

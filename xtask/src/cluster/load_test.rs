@@ -100,6 +100,7 @@ fn load(args: &Args, nodes: u8, program: &Path) -> Result<(Report, bool)> {
         let (at, of) = (at as u32, of as u32);
         all * (at + 1) / of - all * at / of
     };
+    clients.iter_mut().try_for_each(Client::reach)?;
     let count = clients.len();
     let start = Instant::now();
     for (at, client) in clients.iter_mut().enumerate() {
