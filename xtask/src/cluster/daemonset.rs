@@ -9,6 +9,7 @@ use super::cgroup::hierarchies;
 use super::control::{apply, kubectl};
 use super::node::load;
 use super::process::wait_for;
+use super::proxy::Choice;
 use super::topology::{CONTROL, Node};
 use crate::{chart, paths};
 
@@ -23,10 +24,14 @@ const LABEL: &str = "app.kubernetes.io/instance=bascule";
 ///
 /// # Errors
 /// There is no image, or the chart or the cluster refuses something.
-pub(crate) fn install(nodes: u8, image: Option<&Path>, values: &[String]) -> Result<()> {
-    let archive = archive(image)?;
+pub(crate) fn install(nodes: u8, choice: &Choice) -> Result<()> {
+    let archive = archive(choice.image.as_deref())?;
     Node::first(nodes).try_for_each(|n| load(n, &archive))?;
-    apply(&chart::render(&all_values(values)?)?)
+    let mut values = all_values(&choice.flags)?;
+    if choice.takeover {
+        values.push_str(",takeover=true");
+    }
+    apply(&chart::render(&values)?)
 }
 
 /// The image's archive: the one that the user names, or the one that is made by default.
@@ -64,6 +69,23 @@ fn all_values(more: &[String]) -> Result<String> {
     ];
     values.extend_from_slice(more);
     Ok(values.join(","))
+}
+
+/// Waits until a pod runs on every node, ready or not.
+///
+/// # Errors
+/// One does not in time.
+pub(crate) fn wait_running(nodes: u8) -> Result<()> {
+    let fields = "jsonpath={.items[*].status.phase}";
+    wait_for("the proxy's pods run", PATIENCE, None, || {
+        let text = kubectl(&["-n", NAMESPACE, "get", "pods", "-l", LABEL, "-o", fields])?;
+        let running = text.split(' ').filter(|p| *p == "Running").count();
+        ensure!(
+            running >= usize::from(nodes),
+            "{running} do: `cargo xtask cluster kubectl describe pods -n {NAMESPACE} -l {LABEL}`"
+        );
+        Ok(())
+    })
 }
 
 /// Waits until all pods are of the newest kind and ready.

@@ -264,8 +264,15 @@ fn load(archives: &[PathBuf]) -> Result<()> {
 
 fn change_proxy(choice: Choice, wait: bool) -> Result<()> {
     let mut state = State::load()?;
-    proxy::stop(state.nodes, state.proxy.proxy, choice.proxy)?;
-    proxy::start(state.nodes, &choice)?;
+    if choice.takeover {
+        if (state.proxy.proxy, choice.proxy) != (Kind::KubeProxy, Kind::Daemonset) {
+            bail!("a takeover is from a kube-proxy that runs to `--proxy daemonset`");
+        }
+        proxy::take_over(state.nodes, &choice)?;
+    } else {
+        proxy::stop(state.nodes, state.proxy.proxy, choice.proxy)?;
+        proxy::start(state.nodes, &choice)?;
+    }
     state.proxy = choice;
     state.store()?;
     if wait {

@@ -16,6 +16,8 @@ use crate::paths;
 
 /// How long a proxy may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the agents run beside a kube-proxy that they take over from.
+const BESIDE: Duration = Duration::from_secs(5);
 /// How long a proxy may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// Where both kinds answer `/healthz`.
@@ -51,6 +53,10 @@ pub(crate) struct Choice {
     #[arg(long, value_name = "FILE")]
     #[serde(default)]
     pub image: Option<PathBuf>,
+    /// Take over from the kube-proxy that runs: connections go on; with daemonset only
+    #[arg(long)]
+    #[serde(default)]
+    pub takeover: bool,
     /// More flags of the proxy; of a DaemonSet: values of the chart (name=value)
     #[arg(last = true, value_name = "PROXY FLAGS")]
     pub flags: Vec<String>,
@@ -66,8 +72,41 @@ fn daemon(node: Node) -> Daemon {
 /// It cannot be started.
 pub(crate) fn start(nodes: u8, choice: &Choice) -> Result<()> {
     match choice.proxy {
-        Kind::Daemonset => daemonset::install(nodes, choice.image.as_deref(), &choice.flags),
+        Kind::Daemonset => daemonset::install(nodes, choice),
         _ => Node::first(nodes).try_for_each(|n| start_on(n, choice)),
+    }
+}
+
+/// Starts the agents beside kube-proxy, ends that, and waits until the agents have removed its
+/// rules.
+///
+/// # Errors
+/// They do not in time.
+pub(crate) fn take_over(nodes: u8, choice: &Choice) -> Result<()> {
+    start(nodes, choice)?;
+    daemonset::wait_running(nodes)?;
+    // For some time both serve, as when an administrator takes the second step by hand.
+    std::thread::sleep(BESIDE);
+    Node::first(nodes).try_for_each(|n| daemon(n).stop(GRACE))?;
+    wait(nodes, choice.proxy)?;
+    Node::first(nodes).try_for_each(|node| {
+        let what = format!("kube-proxy's rules are removed from {}", node.name());
+        wait_for(&what, PATIENCE, None, || no_rules(node))
+    })
+}
+
+/// Of either mode: iptables' rules are in the same list where it is the one of nftables.
+fn no_rules(node: Node) -> Result<()> {
+    let mut nft = command(Place::Node(node), "nft")?;
+    nft.args(["list", "ruleset"]);
+    let rules = output(nft)?;
+    let left = rules
+        .lines()
+        // The kubelet has chains of its own called KUBE-.
+        .find(|l| l.contains("table") && l.contains("kube-proxy") || l.contains("KUBE-SERVICES"));
+    match left {
+        None => Ok(()),
+        Some(line) => bail!("{:?} is there still", line.trim()),
     }
 }
 
