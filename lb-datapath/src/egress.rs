@@ -12,7 +12,7 @@ use crate::{
     portless,
     select::filtered,
     table,
-    tables::{Account, Hit, Tables, Touch},
+    tables::{Hit, Tables, Touch},
 };
 
 /// The egress pipeline, whole.
@@ -53,13 +53,7 @@ pub fn main<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: 
         return none;
     }
     if !E::DRY {
-        t.account(&Account {
-            service: hit.service,
-            backend: hit.backend,
-            packets: 1,
-            bytes,
-            connections: 0,
-        });
+        t.account(&hit.account(bytes, false));
     }
     if h.is_first_fragment()
         && !E::DRY

@@ -13,7 +13,7 @@ use crate::{
     portless, refuse,
     select::filtered,
     table,
-    tables::{Account, Hit, Maps, Tables, Touch},
+    tables::{Hit, Maps, Tables, Touch},
 };
 
 /// The ingress pipeline, whole.
@@ -102,7 +102,7 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
         return Outcome::pass(reason);
     }
     if !E::DRY {
-        t.account(&account(&hit, p.len(), !known));
+        t.account(&hit.account(p.len(), !known));
     }
     let passage = Passage {
         h,
@@ -110,18 +110,6 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
         reason,
     };
     forward(p, e, &passage, |p, hop| nat::apply::<F, P>(p, h, &hit, hop))
-}
-
-/// What a packet of a flow, or the first one of it, adds to the counters.
-#[inline(always)]
-fn account<A>(hit: &Hit<A>, bytes: u32, opens: bool) -> Account {
-    Account {
-        service: hit.service,
-        backend: hit.backend,
-        packets: 1,
-        bytes,
-        connections: u32::from(opens),
-    }
 }
 
 /// A packet that goes on: what it was, what to write into it, and why it passes.

@@ -11,7 +11,7 @@ use crate::{
     packet::{ETH_LEN, Packet},
     parse::{self, Headers},
     table::{self, Insert},
-    tables::{Account, Hit, Maps, Tables},
+    tables::{Hit, Maps, Tables},
 };
 
 /// What a packet without ports is.
@@ -242,14 +242,8 @@ fn quoted_csum<F: Family>(h: &Headers<F::Addr>, quote: &Headers<F::Addr>) -> Opt
 
 /// Counts a packet that is known by [`find`], where it is one of the flow's own.
 #[inline(always)]
-pub fn account<A, T: Maps>(t: &T, kind: Kind, to: &Hit<A>, bytes: u32) {
+pub fn account<A: Copy, T: Maps>(t: &T, kind: Kind, to: &Hit<A>, bytes: u32) {
     if kind == Kind::Fragment {
-        t.account(&Account {
-            service: to.service,
-            backend: to.backend,
-            packets: 1,
-            bytes,
-            connections: 0,
-        });
+        t.account(&to.account(bytes, false));
     }
 }

@@ -52,6 +52,18 @@ impl<A: Copy> Hit<A> {
             service: 0,
         }
     }
+
+    /// What a packet of the flow, or the one that opens it, adds to the counters.
+    #[inline(always)]
+    pub fn account(&self, bytes: u32, opens: bool) -> Account {
+        Account {
+            service: self.service,
+            backend: self.backend,
+            packets: 1,
+            bytes,
+            connections: u32::from(opens),
+        }
+    }
 }
 
 /// Which counters a flow or packet adds to.
