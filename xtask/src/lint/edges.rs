@@ -9,7 +9,7 @@ use crate::build::cargo;
 
 /// What a crate must never be linked with, by whichever way. Development dependencies are
 /// free: tests may use what the code may not.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
+const FORBIDDEN: [(&str, &[&str]); 5] = [
     (
         "lb-common",
         &[
@@ -45,6 +45,11 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
         ],
     ),
     ("lb-userspace", &["aya-ebpf"]),
+    // It measures any proxy alike.
+    (
+        "bascule-loadgen",
+        &["lb-common", "lb-datapath", "lb-plan", "lb-userspace"],
+    ),
 ];
 /// Crates that have these direct dependencies and no others.
 const ONLY: [(&str, &[&str]); 2] = [
@@ -52,7 +57,7 @@ const ONLY: [(&str, &[&str]); 2] = [
     ("lb-datapath", &["bytemuck", "lb-common"]),
 ];
 /// Crates that no other crate depends on.
-const LEAVES: [&str; 3] = ["xtask", "bascule-tests", "lb-ebpf"];
+const LEAVES: [&str; 4] = ["xtask", "bascule-tests", "bascule-loadgen", "lb-ebpf"];
 
 /// Checks the graph that cargo resolved.
 ///

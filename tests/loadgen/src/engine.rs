@@ -1,0 +1,323 @@
+//! A load: transactions as fast as they are answered, or at a rate.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::measure::{Cpu, Tally};
+use super::proto::{Mode, Outcome, Run};
+use super::slot::{Slot, Step};
+use super::sockets::Watcher;
+
+/// How often it is looked for transactions that take too long.
+const SWEEP: Duration = Duration::from_millis(10);
+/// How long a slot rests after a failure: what fails at once would fail a million times.
+const REST: Duration = Duration::from_millis(1);
+
+/// Runs a load to its end.
+///
+/// # Errors
+/// There are too few descriptors, or no /proc.
+pub(crate) fn run(run: &Run) -> Result<Outcome> {
+    ensure!(run.connections > 0, "no connections: nothing would happen");
+    ensure!(run.rate != Some(0), "a rate of 0: nothing would happen");
+    let bulk_at_rate = run.mode == Mode::Bulk && run.rate.is_some();
+    ensure!(!bulk_at_rate, "bytes have no rate of transactions");
+    Engine::new(run)?.go()
+}
+
+/// When something is due: the load's clock.
+struct Schedule {
+    start: Instant,
+    /// From here on it is measured.
+    from: Instant,
+    /// Until here.
+    to: Instant,
+    rate: Option<u32>,
+    /// Transactions that were due so far.
+    begun: u64,
+}
+
+impl Schedule {
+    fn new(run: &Run, now: Instant) -> Self {
+        let from = now + Duration::from_secs_f64(run.warmup.max(0.0));
+        Self {
+            start: now,
+            from,
+            to: from + Duration::from_secs_f64(run.seconds.max(0.001)),
+            rate: run.rate,
+            begun: 0,
+        }
+    }
+
+    /// When the next transaction is due; `None`: never again.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let due = match self.rate {
+            Some(rate) => {
+                self.start + Duration::from_nanos(self.begun * 1_000_000_000 / u64::from(rate))
+            }
+            None => now,
+        };
+        (due < self.to).then_some(due)
+    }
+
+    /// Whether a transaction is measured that began, or was due, and was answered then.
+    fn counts(&self, since: Instant, answered: Instant) -> bool {
+        let decisive = if self.rate.is_some() { since } else { answered };
+        (self.from..self.to).contains(&decisive)
+    }
+}
+
+struct Engine {
+    watcher: Watcher,
+    schedule: Schedule,
+    target: SocketAddr,
+    timeout: Duration,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Slots that failed, and when they may begin again.
+    resting: Vec<(Instant, usize)>,
+    tally: Tally,
+    swept: Instant,
+}
+
+impl Engine {
+    fn new(run: &Run) -> Result<Self> {
+        let now = Instant::now();
+        let count = run.connections as usize;
+        Ok(Self {
+            watcher: Watcher::new()?,
+            schedule: Schedule::new(run, now),
+            target: run.target,
+            timeout: Duration::from_millis(run.timeout_ms),
+            slots: (0..count)
+                .map(|n| Slot::new(run.mode, n as u64, now))
+                .collect(),
+            free: (0..count).rev().collect(),
+            resting: Vec::new(),
+            tally: Tally::new()?,
+            swept: now,
+        })
+    }
+
+    fn go(mut self) -> Result<Outcome> {
+        self.until(self.schedule.from)?;
+        let (cpu, from) = (Cpu::now()?, Instant::now());
+        self.until(self.schedule.to)?;
+        let (cpu_seconds, seconds) = (cpu.busy_since()?, from.elapsed().as_secs_f64());
+        // What is unanswered may be so for ever: that is a failure, and not the end of the
+        // measurement.
+        let patience = Instant::now() + self.timeout + SWEEP;
+        while !self.is_done() && Instant::now() < patience {
+            self.turn(patience)?;
+        }
+        while self.schedule.next(self.schedule.to).is_some() {
+            self.schedule.begun += 1;
+            self.tally.failed("timeout");
+        }
+        Ok(self.tally.outcome(seconds, cpu_seconds))
+    }
+
+    fn until(&mut self, end: Instant) -> Result<()> {
+        while Instant::now() < end {
+            self.turn(end)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is due or awaited any more.
+    fn is_done(&self) -> bool {
+        let due = self.schedule.next(Instant::now()).is_some();
+        !due && !self.slots.iter().any(Slot::is_waiting)
+    }
+
+    /// Begins what is due, and waits for events, at most until `end`.
+    fn turn(&mut self, end: Instant) -> Result<()> {
+        let now = Instant::now();
+        self.wake(now);
+        self.begin(now);
+        for number in self.watcher.wait(Some(self.patience(end)))? {
+            let number = number as usize;
+            let step = self.slots[number].go_on();
+            self.account(number, step);
+        }
+        self.sweep(Instant::now());
+        Ok(())
+    }
+
+    /// Until when nothing has to be done unless something happens.
+    fn patience(&self, end: Instant) -> Duration {
+        let now = Instant::now();
+        let due = match self.free.is_empty() {
+            true => None,
+            false => self.schedule.next(now),
+        };
+        let resting = self.resting.iter().map(|(at, _)| *at).min();
+        let next = [Some(end), Some(self.swept + SWEEP), due, resting];
+        let next = next.into_iter().flatten().min().unwrap_or(end);
+        next.saturating_duration_since(now)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        while let Some(due) = self.schedule.next(now).filter(|due| *due <= now) {
+            let Some(number) = self.free.pop() else {
+                return;
+            };
+            self.schedule.begun += 1;
+            let slot = &mut self.slots[number];
+            (slot.since, slot.until) = (due, now + self.timeout);
+            let step = slot.begin(&self.watcher, self.target);
+            self.account(number, step);
+        }
+    }
+
+    fn account(&mut self, number: usize, step: Step) {
+        let now = Instant::now();
+        match step {
+            Step::Goes => {}
+            Step::Sent(bytes) => {
+                if (self.schedule.from..self.schedule.to).contains(&now) {
+                    self.tally.sent(bytes);
+                }
+            }
+            Step::Answered(by) => {
+                let since = self.slots[number].since;
+                if self.schedule.counts(since, now) {
+                    self.tally.answered(by, now.duration_since(since));
+                    self.tally.sent(1);
+                }
+                self.free.push(number);
+            }
+            Step::Failed(kind) => {
+                self.tally.failed(&kind);
+                self.resting.push((now + REST, number));
+            }
+        }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        let free = &mut self.free;
+        self.resting.retain(|(at, number)| {
+            let rests = *at > now;
+            if !rests && !free.contains(number) {
+                free.push(*number);
+            }
+            rests
+        });
+    }
+
+    /// Gives up what takes too long.
+    fn sweep(&mut self, now: Instant) {
+        if now < self.swept + SWEEP {
+            return;
+        }
+        self.swept = now;
+        for number in 0..self.slots.len() {
+            if self.slots[number].is_late(now) {
+                let step = self.slots[number].fail("timeout");
+                self.account(number, step);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(mode: Mode, rate: Option<u32>) -> Run {
+        Run {
+            mode,
+            target: "127.0.0.1:9".parse().unwrap(),
+            connections: 2,
+            seconds: 0.2,
+            warmup: 0.1,
+            rate,
+            timeout_ms: 100,
+        }
+    }
+
+    #[test]
+    fn what_is_due_at_a_rate_is_due_whatever_became_of_the_others() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(&load(Mode::Crr, Some(1000)), now);
+        assert_eq!(schedule.next(now), Some(now));
+        schedule.begun = 5;
+        let later = now + Duration::from_secs(1);
+        assert_eq!(schedule.next(later), Some(now + Duration::from_millis(5)));
+        schedule.begun = 300;
+        assert_eq!(schedule.next(now), None);
+    }
+
+    #[test]
+    fn at_a_rate_the_moment_that_it_was_due_decides() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let paced = Schedule::new(&load(Mode::Crr, Some(1000)), now);
+        assert!(paced.counts(at(299), at(900)) && !paced.counts(at(50), at(150)));
+        let closed = Schedule::new(&load(Mode::Crr, None), now);
+        assert!(closed.counts(at(50), at(150)) && !closed.counts(at(299), at(300)));
+    }
+
+    #[test]
+    fn a_load_that_is_none_is_refused() {
+        let mut none = load(Mode::Crr, Some(0));
+        assert!(run(&none).unwrap_err().to_string().contains("rate"));
+        none.connections = 0;
+        assert!(run(&none).unwrap_err().to_string().contains("connections"));
+        assert!(run(&load(Mode::Bulk, Some(1))).is_err());
+    }
+
+    #[test]
+    fn nobody_who_listens_is_told_by_its_kind() {
+        // The discard port: nobody has it on a machine that runs tests.
+        let outcome = run(&load(Mode::Crr, Some(500))).unwrap();
+        assert_eq!((outcome.transactions, outcome.answers.len()), (0, 0));
+        assert_eq!(outcome.errors.keys().collect::<Vec<_>>(), ["refused"]);
+        // 0.3 s at 500 a second.
+        assert_eq!(outcome.errors["refused"], 150);
+    }
+
+    /// A server on a port that was free a moment ago.
+    fn server() -> SocketAddr {
+        let free = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        std::thread::spawn(move || crate::server::serve(b'a', port));
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        while std::net::TcpStream::connect(addr).is_err() {
+            std::thread::yield_now();
+        }
+        addr
+    }
+
+    #[test]
+    fn every_mode_is_answered_closed_and_at_a_rate() {
+        let target = server();
+        for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
+            for rate in [None, Some(500)] {
+                let mut load = load(mode, rate);
+                (load.target, load.timeout_ms) = (target, 2000);
+                let outcome = run(&load).unwrap();
+                assert!(outcome.errors.is_empty(), "{mode:?} {rate:?}: {outcome}");
+                assert_eq!(outcome.answers.get(&'a'), Some(&outcome.transactions));
+                match rate {
+                    // 0.2 s at 500 a second, however slow the machine.
+                    Some(_) => assert_eq!(outcome.transactions, 100, "{mode:?}"),
+                    None => assert!(outcome.transactions > 10, "{mode:?}: {outcome}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bulk_counts_bytes_and_no_transactions() {
+        let mut load = load(Mode::Bulk, None);
+        load.target = server();
+        let outcome = run(&load).unwrap();
+        assert!(outcome.errors.is_empty(), "{outcome}");
+        assert!(outcome.bytes > 1 << 20, "{outcome}");
+        assert_eq!(outcome.transactions, 0);
+    }
+}
