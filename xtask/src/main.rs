@@ -18,6 +18,7 @@ mod tally;
 mod test;
 mod tool;
 mod ui;
+mod worker;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use crate::setup::Unfit;
 /// Statistics of the kernel that cost every run of a program 68 ns.
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// Share of a CPU that others may use before a suite is marked.
-const FOREIGN: f64 = 0.2;
+pub(super) const FOREIGN: f64 = 0.2;
 
 /// Refuses to measure with the kernel's statistics on.
 ///

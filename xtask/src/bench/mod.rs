@@ -13,6 +13,7 @@ mod manifests;
 mod report;
 mod stats;
 mod sys;
+mod traffic;
 mod world;
 
 use std::fs;
@@ -70,6 +71,8 @@ enum Suite {
     Control,
     /// A bulk TCP stream through TC
     Bulk,
+    /// Clients of services on a real cluster, beside kube-proxy and beside no service at all
+    Traffic,
 }
 
 impl Suite {
@@ -79,6 +82,7 @@ impl Suite {
             Self::Tc => "tc",
             Self::Control => "control",
             Self::Bulk => "bulk",
+            Self::Traffic => "traffic",
         }
     }
 }
@@ -140,6 +144,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if plan.wants("bulk") {
         watched("bulk", &mut notes, &mut rows, || bulk::measure(&plan))?;
+    }
+    if plan.wants("traffic") {
+        rows.extend(traffic::measure(&plan, &mut notes)?);
     }
     finish(args, &rows, &notes)
 }

@@ -56,6 +56,17 @@ impl Target {
     }
 }
 
+/// Where a row's figure stands in a table of many figures.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Spot {
+    /// Heading of the table.
+    pub(super) table: String,
+    /// Its line.
+    pub(super) line: String,
+    /// Its column.
+    pub(super) column: String,
+}
+
 /// One row of the result.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -73,6 +84,8 @@ pub(super) struct Row {
     pub(super) target: Option<Target>,
     /// Decide by the greatest sample and not by the median: a limit on memory.
     pub(super) by_max: bool,
+    /// Where its figure stands, among others that are alike; else it has a line of its own.
+    pub(super) spot: Option<Spot>,
 }
 
 impl Row {
@@ -86,6 +99,7 @@ impl Row {
             reference: None,
             target: None,
             by_max: false,
+            spot: None,
         }
     }
 

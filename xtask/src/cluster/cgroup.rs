@@ -114,6 +114,22 @@ fn hand_on(group: &Path) -> Result<()> {
     fs::write(&file, wanted.join(" ")).with_context(|| format!("cannot write {}", file.display()))
 }
 
+/// The group of cgroup2 that a process is in, open for joining.
+///
+/// # Errors
+/// The process has ended.
+pub(crate) fn open_of(pid: i32) -> Result<File> {
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .with_context(|| format!("process {pid} has ended"))?;
+    let group = own.lines().find_map(|l| l.strip_prefix("0::/"));
+    let group = group.with_context(|| format!("process {pid} is in no group of cgroup2"))?;
+    let unified = hierarchies()?.into_iter().find(|h| h.v1.is_none());
+    let place = unified.context("no cgroup2 hierarchy is mounted")?.place;
+    let procs = place.join(group).join("cgroup.procs");
+    let file = File::options().write(true).open(&procs);
+    file.with_context(|| format!("cannot open {}", procs.display()))
+}
+
 /// The groups of a node's processes, open for joining.
 ///
 /// # Errors

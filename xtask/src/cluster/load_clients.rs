@@ -1,19 +1,20 @@
 //! Who dials in a load test, and what became of it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::control::{kubectl, kubectl_command};
-use super::load_test::{EVERYWHERE, IN_POD, NAMESPACE, ON_ONE, client_pod};
+use super::load_test::{EVERYWHERE, NAMESPACE, ON_ONE, client_pod};
+use super::pods::IN_POD;
 use super::process::{Place, command, wait_for};
 use super::topology::Node;
+use crate::worker::Worker;
 
 /// How long a proxy may take to learn of the servers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,11 +23,8 @@ const DIALS: u32 = 20;
 
 /// A process that dials. It ends when its standard input does.
 pub(super) struct Client {
-    name: String,
+    worker: Worker,
     targets: Vec<String>,
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
 }
 
 impl Client {
@@ -80,18 +78,10 @@ impl Client {
         Ok(clients)
     }
 
-    fn start(name: String, mut command: Command, targets: Vec<String>) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start the client {name:?}"))?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
+    fn start(name: String, command: Command, targets: Vec<String>) -> Result<Self> {
         Ok(Self {
-            input: input.context("its input is piped")?,
-            output: BufReader::new(output.context("its output is piped")?),
-            name,
+            worker: Worker::start(name, command)?,
             targets,
-            child,
         })
     }
 
@@ -100,7 +90,7 @@ impl Client {
     /// # Errors
     /// It does not in time.
     pub(super) fn reach(&mut self) -> Result<()> {
-        let what = format!("the servers answer the client {:?}", self.name);
+        let what = format!("the servers answer {}", self.worker.name());
         let dials: Vec<_> = self
             .targets
             .iter()
@@ -108,9 +98,7 @@ impl Client {
             .collect();
         wait_for(&what, PATIENCE, None, || {
             for dial in &dials {
-                let answer = self.ask(&json!({"Dial": dial}))?;
-                let outcome: Outcome = serde_json::from_str(&answer)
-                    .with_context(|| format!("cannot understand {answer:?}"))?;
+                let outcome: Outcome = self.worker.call(&json!({"Dial": dial}))?;
                 ensure!(outcome.errors.is_empty(), "{dial}: {:?}", outcome.errors);
             }
             Ok(())
@@ -123,7 +111,8 @@ impl Client {
     /// The process has ended.
     pub(super) fn load(&mut self, rate: u32, streams: u32) -> Result<()> {
         let load = json!({"targets": self.targets, "rate": rate, "streams": streams});
-        self.ask(&json!({"Load": load})).map(drop)
+        let _: Outcome = self.worker.call(&json!({"Load": load}))?;
+        Ok(())
     }
 
     /// Ends the load.
@@ -131,29 +120,8 @@ impl Client {
     /// # Errors
     /// The process has ended.
     pub(super) fn rest(&mut self) -> Result<(String, Outcome)> {
-        let answer = self.ask(&json!("Rest"))?;
-        let outcome = serde_json::from_str(&answer).with_context(|| {
-            format!("cannot understand {answer:?} of the client {:?}", self.name)
-        })?;
-        Ok((self.name.clone(), outcome))
-    }
-
-    fn ask(&mut self, request: &Value) -> Result<String> {
-        let mut line = String::new();
-        let asked =
-            writeln!(self.input, "{request}").and_then(|()| self.output.read_line(&mut line));
-        match asked {
-            Ok(read) if read > 0 => Ok(line),
-            Ok(_) => bail!("the client {:?} has ended", self.name),
-            Err(e) => Err(e).with_context(|| format!("the client {:?} does not answer", self.name)),
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let outcome = self.worker.call(&json!("Rest"))?;
+        Ok((self.worker.name().to_owned(), outcome))
     }
 }
 

@@ -8,27 +8,22 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::control::{apply, kubectl};
 use super::load_clients::{Client, Report};
-use super::process::wait_for;
+use super::pods::{self, IN_POD, Pod};
 use super::state::State;
-use super::topology::{AGNHOST, Node};
+use super::topology::Node;
 use crate::setup::{self, Need};
 use crate::{build, paths, ui};
 
 /// Servers on each node.
 const SERVERS: u8 = 2;
-/// How long pods may take to be ready, or to be gone.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Load before the command begins and after it ended.
 const AROUND: Duration = Duration::from_secs(5);
 /// Where all objects are.
 pub(super) const NAMESPACE: &str = "bascule-load";
-/// Where the program is in the pods.
-pub(super) const IN_POD: &str = "/peer/e2e_peer";
 /// Backends on all nodes.
 pub(super) const EVERYWHERE: &str = "everywhere";
 /// Backends on the last node only, so that a node that is dialled has one or none.
@@ -70,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let nodes = State::load()?.nodes;
     let program = self::build()?;
     let outcome = serve(nodes, &program).and_then(|()| load(args, nodes, &program));
-    remove()?;
+    pods::remove(NAMESPACE)?;
     let (report, ended_well) = outcome?;
     if args.json {
         println!("{}", report.json()?);
@@ -137,41 +132,34 @@ fn meanwhile(args: &Args) -> Result<bool> {
 
 /// Starts the servers, the pods that dial, and the services, and waits until all are ready.
 fn serve(nodes: u8, program: &Path) -> Result<()> {
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    apply(&namespace.to_string())?;
     let last = Node(nodes).name();
-    let mut items = vec![
+    let mut objects = vec![
         service(EVERYWHERE, &json!({"app": "server"})),
         service(ON_ONE, &json!({"app": "server", "node": last})),
     ];
     for node in Node::first(nodes) {
-        let ready = json!({"tcpSocket": {"port": 8080}});
         for number in 1..=SERVERS {
-            let name = format!("server-{}-{number}", node.name());
-            let command = json!([IN_POD, "serve", name, "8080"]);
-            items.push(pod((node, &name, "server"), (&command, &ready), program));
+            let name = &format!("server-{}-{number}", node.name());
+            let pod = Pod {
+                node,
+                name,
+                app: "server",
+                command: vec![IN_POD, "serve", name, "8080"],
+                ready: json!({"tcpSocket": {"port": 8080}}),
+            };
+            objects.push(pod.object(program));
         }
-        let command = json!(["sleep", "infinity"]);
-        let ready = json!({"exec": {"command": ["true"]}});
-        items.push(pod(
-            (node, &client_pod(node), "client"),
-            (&command, &ready),
-            program,
-        ));
+        let pod = Pod {
+            node,
+            name: &client_pod(node),
+            app: "client",
+            command: vec!["sleep", "infinity"],
+            ready: json!({"exec": {"command": ["true"]}}),
+        };
+        objects.push(pod.object(program));
     }
-    apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
-    let wanted = usize::from(nodes) * (usize::from(SERVERS) + 1);
-    let ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
-    wait_for("the pods of the load get ready", PATIENCE, None, || {
-        let text = kubectl(&["-n", NAMESPACE, "get", "pods", "-o", ready])?;
-        let count = text.split(' ').filter(|s| *s == "True").count();
-        ensure!(
-            count == wanted,
-            "{count} of {wanted} are: `cargo xtask cluster kubectl -n {NAMESPACE} describe pods`"
-        );
-        Ok(())
-    })
+    let pods = usize::from(nodes) * (usize::from(SERVERS) + 1);
+    pods::make(NAMESPACE, objects, pods)
 }
 
 /// Name of the pod of a node that dials.
@@ -182,59 +170,10 @@ pub(super) fn client_pod(node: Node) -> String {
 fn service(name: &str, selector: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name},
         "spec": {
             "type": "NodePort", "ipFamilyPolicy": "PreferDualStack", "selector": selector,
             "ports": [{"port": 80, "targetPort": 8080}],
         },
     })
-}
-
-fn pod(
-    (node, name, app): (Node, &str, &str),
-    (command, ready): (&Value, &Value),
-    program: &Path,
-) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name, "namespace": NAMESPACE, "labels": {"app": app, "node": node.name()},
-        },
-        "spec": {
-            "nodeName": node.name(), "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "peer", "image": AGNHOST, "command": command,
-                "readinessProbe": {"periodSeconds": 1, "tcpSocket": ready["tcpSocket"], "exec": ready["exec"]},
-                "volumeMounts": [{"name": "peer", "mountPath": IN_POD, "readOnly": true}],
-            }],
-            // The nodes' root file system is this machine's.
-            "volumes": [{"name": "peer", "hostPath": {"path": program, "type": "File"}}],
-        },
-    })
-}
-
-fn remove() -> Result<()> {
-    kubectl(&[
-        "delete",
-        "namespace",
-        NAMESPACE,
-        "--wait=false",
-        "--ignore-not-found",
-    ])?;
-    wait_for(
-        "the pods of the load end",
-        PATIENCE,
-        None,
-        || match kubectl(&[
-            "get",
-            "namespace",
-            NAMESPACE,
-            "--ignore-not-found",
-            "-o",
-            "name",
-        ])? {
-            text if text.is_empty() => Ok(()),
-            text => bail!("{text} is there still"),
-        },
-    )
 }

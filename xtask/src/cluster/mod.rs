@@ -5,24 +5,25 @@
 //! bpffs, `/run`, `/var/lib` and `/var/log`, and runs containerd and a kubelet.
 
 mod apiserver_pod;
-mod cgroup;
-mod control;
+pub(crate) mod cgroup;
+pub(crate) mod control;
 mod daemonset;
-mod down;
+pub(crate) mod down;
 mod e2e;
 mod golang;
 mod images;
 mod init;
 mod load_clients;
 mod load_test;
-mod node;
+pub(crate) mod node;
 mod pki;
-mod process;
-mod proxy;
+pub(crate) mod pods;
+pub(crate) mod process;
+pub(crate) mod proxy;
 mod rootfs;
 mod state;
 mod tools;
-mod topology;
+pub(crate) mod topology;
 
 use std::ffi::OsString;
 use std::fs;
@@ -62,7 +63,7 @@ enum Action {
     /// Build what is missing, and bring a cluster up
     Up {
         /// Number of nodes
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
         nodes: u8,
         #[command(flatten)]
         proxy: Choice,
@@ -165,7 +166,11 @@ fn require_root() -> Result<()> {
     .into())
 }
 
-fn up(nodes: u8, choice: Choice) -> Result<()> {
+/// Brings a cluster up.
+///
+/// # Errors
+/// One is up, something cannot be built, or does not come up in time.
+pub(crate) fn up(nodes: u8, choice: Choice) -> Result<()> {
     if topology::state().exists() {
         bail!("a cluster is up, or its remains are there: `cargo xtask cluster down` first");
     }

@@ -49,14 +49,18 @@ fn path() -> String {
 
 fn in_control(program: &Path) -> Result<Command> {
     let file = Path::new(NETNS_DIR).join(control_netns());
-    let namespace = File::open(&file).with_context(|| {
-        format!(
-            "no cluster is up ({} is missing): `cargo xtask cluster up`",
-            file.display()
-        )
-    })?;
     let mut command = Command::new(program);
     command.env("PATH", path());
+    enter(&mut command, &file).context("no cluster is up: `cargo xtask cluster up`")?;
+    Ok(command)
+}
+
+/// Lets `command` enter a network namespace, by its file, before it starts.
+///
+/// # Errors
+/// There is no such file.
+pub(crate) fn enter(command: &mut Command, file: &Path) -> Result<()> {
+    let namespace = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     // SAFETY: the closure runs between fork and exec and makes one system call, on a
     // descriptor that it owns.
     unsafe {
@@ -67,7 +71,7 @@ fn in_control(program: &Path) -> Result<Command> {
             },
         );
     }
-    Ok(command)
+    Ok(())
 }
 
 fn on_node(node: Node, program: &Path) -> Result<Command> {

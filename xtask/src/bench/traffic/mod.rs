@@ -1,0 +1,173 @@
+//! What a service costs a client: transactions by a service beside the same without one, and
+//! beside kube-proxy, on a real cluster.
+
+mod load;
+mod rows;
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use self::load::{Cell, From, Load, Mode};
+use self::rows::{SUITE, Samples};
+use self::world::World;
+use super::machine::{Foreign, Watch};
+use super::stats::Row;
+use super::{Plan, machine};
+use crate::build::cargo;
+use crate::setup::Unfit;
+use crate::ui;
+
+/// How long a proxy may take to serve.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds of a cell.
+const SECONDS: f64 = 0.5;
+/// New connections a second of the rows of latency.
+const RATE: u32 = 2000;
+/// How long the machine is watched before a repetition.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Builds what runs on the nodes and in the pods, optimised.
+///
+/// # Errors
+/// Something does not compile.
+pub(super) fn build() -> Result<()> {
+    cargo("build")
+        .args(["--release", "--package", "lb-userspace", "--bin", "bascule"])
+        .args(["--package", "bascule-loadgen", "--bin", "loadgen"])
+        .run()
+}
+
+/// Measures all rows of this suite; notes what else was seen.
+///
+/// # Errors
+/// There are too few CPUs, or the cluster does not come up.
+pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<Row>> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if cpus < 2 {
+        return Err(Unfit::new(
+            "clients and servers need a CPU each, and this machine has one: use one with two",
+        )
+        .into());
+    }
+    build()?;
+    let mut world = World::up()?;
+    let seconds = SECONDS / f64::from(plan.divisor);
+    let closed = |mode, connections| Load::closed(mode, connections, seconds);
+    let loads = [
+        closed(Mode::Crr, 16),
+        closed(Mode::Crr, 1),
+        closed(Mode::Rr, 16),
+        closed(Mode::Rr, 1),
+        closed(Mode::Urr, 16),
+        closed(Mode::Urr, 1),
+        closed(Mode::Bulk, 1),
+        Load::paced(RATE, 2.0 * seconds),
+    ];
+    let mut bench = Bench {
+        plan,
+        world: &mut world,
+        notes,
+    };
+    let mut rows = Vec::new();
+    for load in loads.iter().filter(|l| plan.wants_case(SUITE, &l.name())) {
+        rows.extend(bench.samples(10, load)?.rows());
+    }
+    Ok(rows)
+}
+
+struct Bench<'a> {
+    plan: &'a Plan,
+    world: &'a mut World,
+    notes: &'a mut Vec<String>,
+}
+
+impl Bench<'_> {
+    /// All repetitions of a load.
+    fn samples(&mut self, services: u32, load: &Load) -> Result<Samples> {
+        let mut samples = Samples {
+            services,
+            load: load.clone(),
+            outcomes: BTreeMap::new(),
+        };
+        let mut progress = ui::Progress::start(&format!("{services} services: {}", load.name()));
+        let mut foreign = Vec::new();
+        for repetition in 0..self.plan.reps as usize {
+            foreign.push(look());
+            for (pair, cell) in self.order(repetition) {
+                let proxy = self.world.pairs[pair].proxy;
+                progress.tick(&format!(
+                    "{}/{}: {}, {}",
+                    repetition + 1,
+                    self.plan.reps,
+                    proxy.name(),
+                    cell.name()
+                ));
+                let outcome = self
+                    .world
+                    .run(pair, cell, load)
+                    .with_context(|| format!("{}: {}", proxy.name(), cell.name()))?;
+                if !outcome.errors.is_empty() {
+                    self.notes.push(format!(
+                        "{SUITE}: {}, {}, {}: failures: {:?}",
+                        load.name(),
+                        proxy.name(),
+                        cell.name(),
+                        outcome.errors
+                    ));
+                }
+                samples
+                    .outcomes
+                    .entry((proxy, cell))
+                    .or_default()
+                    .push(outcome);
+            }
+        }
+        progress.end(true);
+        self.note_load(load, &foreign);
+        Ok(samples)
+    }
+
+    /// Pairs and ways of a repetition: all from one place before the next place, so that what is
+    /// compared is near in time; and everybody is first in turn.
+    fn order(&self, repetition: usize) -> Vec<(usize, Cell)> {
+        let count = self.world.pairs.len();
+        let mut turns: Vec<usize> = (0..count).map(|n| (n + repetition) % count).collect();
+        if repetition % 2 == 1 {
+            turns.reverse();
+        }
+        let mut order = Vec::new();
+        for from in [From::Same, From::Across, From::Node, From::Outside] {
+            for pair in &turns {
+                let mut cells = Cell::of(self.world.pairs[*pair].proxy);
+                cells.retain(|cell| cell.from == from);
+                if repetition % 2 == 1 {
+                    cells.reverse();
+                }
+                order.extend(cells.into_iter().map(|cell| (*pair, cell)));
+            }
+        }
+        order
+    }
+
+    /// Notes what the machine did while nobody was asked for anything.
+    fn note_load(&mut self, load: &Load, foreign: &[Foreign]) {
+        let most = foreign.iter().map(|f| f.cpus).fold(0.0, f64::max);
+        if most > 2.0 * machine::FOREIGN {
+            self.notes.push(format!(
+                "{SUITE}: {}: {most:.2} CPUs were busy between repetitions (FOREIGN LOAD: read the ratios)",
+                load.name()
+            ));
+        }
+    }
+}
+
+/// What the machine does while nobody is asked for anything: the cluster itself keeps some 0.15
+/// CPUs busy.
+fn look() -> Foreign {
+    let watch = Watch::start();
+    std::thread::sleep(LOOK);
+    watch.end()
+}

@@ -1,0 +1,352 @@
+//! The cluster that is measured: two nodes for every proxy, alike but for it.
+//!
+//! All proxies are there at the same time, each on nodes of its own, so that what the machine
+//! does besides meets all of them: a repetition asks one after the other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+use serde_json::json;
+
+use super::load::{Cell, From, Load, Outcome, To};
+use crate::cluster::control::kubectl;
+use crate::cluster::pods::{self, IN_POD, Pod, Running};
+use crate::cluster::process::{Place, command, output, wait_for};
+use crate::cluster::proxy::{self, Choice, Kind};
+use crate::cluster::topology::Node;
+use crate::cluster::{self, down};
+use crate::worker::Worker;
+use crate::{paths, ui};
+
+/// Where all objects are.
+const NAMESPACE: &str = "bascule-bench";
+/// Port of the servers.
+const PORT: u16 = 8080;
+/// Port of the services.
+const SERVICE_PORT: u16 = 80;
+/// Settings of every network that is measured: a client that closes connections at these rates
+/// would have no port left, and the kernel's table of connections no room, after seconds.
+const SETTINGS: [(&str, &str); 2] = [
+    ("net.ipv4.tcp_tw_reuse", "1"),
+    ("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1"),
+];
+/// Ports of clients that are no nodes. A proxy takes ports for masquerading outside the range
+/// that its node's sockets have when it starts.
+const PORTS: (&str, &str) = ("net.ipv4.ip_local_port_range", "1024 65535");
+
+/// What serves a pair of nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Proxy {
+    /// Nothing: pods are dialled directly.
+    None,
+    /// Bascule, with socket hooks for all.
+    Bascule,
+    /// Bascule, with socket hooks for the node's own sockets only: pods are served per packet.
+    Host,
+    /// kube-proxy.
+    Nftables,
+    /// kube-proxy.
+    Iptables,
+}
+
+impl Proxy {
+    /// All, in the order of the nodes.
+    pub(super) const ALL: [Self; 5] = [
+        Self::None,
+        Self::Bascule,
+        Self::Host,
+        Self::Nftables,
+        Self::Iptables,
+    ];
+    /// Those that are compared with.
+    pub(super) const PEERS: [Self; 2] = [Self::Nftables, Self::Iptables];
+    /// Those that must be ahead.
+    pub(super) const OURS: [Self; 2] = [Self::Bascule, Self::Host];
+
+    /// Its name in the tables.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "no proxy",
+            Self::Bascule => "Bascule",
+            Self::Host => "Bascule, --socket-lb=host",
+            Self::Nftables => "kube-proxy nftables",
+            Self::Iptables => "kube-proxy iptables",
+        }
+    }
+
+    /// One word: part of names of objects. Its first letter is what its server answers.
+    fn word(self) -> &'static str {
+        match self {
+            Self::None => "direct",
+            Self::Bascule => "bascule",
+            Self::Host => "host",
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+
+    fn choice(self) -> Choice {
+        let (proxy, mode, flags) = match self {
+            Self::None => (Kind::None, "", vec![]),
+            Self::Bascule => (Kind::Bascule, "", vec![]),
+            Self::Host => (Kind::Bascule, "", vec!["--socket-lb=host".to_owned()]),
+            Self::Nftables | Self::Iptables => (Kind::KubeProxy, self.word(), vec![]),
+        };
+        Choice {
+            proxy,
+            mode: mode.to_owned(),
+            bascule: Some(paths::root().join("target/release/bascule")),
+            image: None,
+            takeover: false,
+            flags,
+        }
+    }
+}
+
+/// Two nodes with one proxy: the first has the server.
+pub(super) struct Pair {
+    pub(super) proxy: Proxy,
+    nodes: [Node; 2],
+    clients: BTreeMap<From, Worker>,
+    addrs: Addrs,
+}
+
+/// Whom clients dial.
+struct Addrs {
+    pod: String,
+    cluster_ip: String,
+    node_port: String,
+}
+
+/// The cluster. It goes with this.
+pub(super) struct World {
+    pub(super) pairs: Vec<Pair>,
+    outside: Worker,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Clients are in the cgroups of their pods and nodes.
+        self.pairs.clear();
+        if let Err(e) = down::down() {
+            ui::error(format!(
+                "the cluster of the benchmark is not all gone: {e:#}"
+            ));
+        }
+    }
+}
+
+/// A request of the load generator.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Request<'a> {
+    Run(&'a Load),
+}
+
+impl World {
+    /// Brings it up: nodes, proxies, pods, services.
+    ///
+    /// # Errors
+    /// A part of it does not come up; what was there goes again.
+    pub(super) fn up() -> Result<Self> {
+        cluster::up(2 * Proxy::ALL.len() as u8, Proxy::None.choice())?;
+        let built = Self::fill();
+        if built.is_err() {
+            // The first error says more than one of the removal's.
+            let _ = down::down();
+        }
+        built
+    }
+
+    fn fill() -> Result<Self> {
+        let program = paths::root().join("target/release/loadgen");
+        let places: Vec<(Proxy, [Node; 2])> = (0..).zip(Proxy::ALL).map(place).collect();
+        for (proxy, nodes) in &places {
+            for node in nodes {
+                proxy::start_on(*node, &proxy.choice())?;
+            }
+        }
+        for (proxy, nodes) in &places {
+            for node in nodes {
+                proxy::wait_on(*node, proxy.choice().proxy)?;
+            }
+        }
+        objects(&places, &program)?;
+        let outside = command(Place::Control, &program)?;
+        tune(command(Place::Control, "sysctl")?, &[PORTS])?;
+        let mut world = Self {
+            pairs: Vec::new(),
+            outside: client("the client outside", outside)?,
+        };
+        for (proxy, nodes) in places {
+            world.pairs.push(Pair::new(proxy, nodes, &program)?);
+        }
+        world.reach()?;
+        Ok(world)
+    }
+
+    /// Waits until every cell is answered by the server of its pair.
+    fn reach(&mut self) -> Result<()> {
+        let probe = Load::probe();
+        for pair in 0..self.pairs.len() {
+            let proxy = self.pairs[pair].proxy;
+            for cell in Cell::of(proxy) {
+                let what = format!("{} serves: {}", proxy.name(), cell.name());
+                wait_for(&what, super::PATIENCE, None, || {
+                    let outcome = self.run(pair, cell, &probe)?;
+                    outcome.check(proxy.word().chars().next())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the client of a cell for a load, and waits for its outcome.
+    ///
+    /// # Errors
+    /// The client has ended.
+    pub(super) fn run(&mut self, pair: usize, cell: Cell, load: &Load) -> Result<Outcome> {
+        let pair = &mut self.pairs[pair];
+        let load = Load {
+            target: pair.target(cell),
+            ..load.clone()
+        };
+        let client = match cell.from {
+            From::Outside => &mut self.outside,
+            inside => pair
+                .clients
+                .get_mut(&inside)
+                .with_context(|| format!("there is no client for {}", cell.name()))?,
+        };
+        client.call(&Request::Run(&load))
+    }
+}
+
+/// The nodes of a proxy.
+fn place((at, proxy): (u8, Proxy)) -> (Proxy, [Node; 2]) {
+    (proxy, [Node(2 * at + 1), Node(2 * at + 2)])
+}
+
+fn client(name: &str, mut command: std::process::Command) -> Result<Worker> {
+    command.args(["client", "--cpu", "0"]);
+    Worker::start(name, command)
+}
+
+/// Sets what all networks have that are measured.
+fn tune(mut sysctl: std::process::Command, more: &[(&str, &str)]) -> Result<()> {
+    // Where the kernel's connection tracking is not loaded, there is nothing to set.
+    let there = |name: &&str| {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        Path::new(&path).exists()
+    };
+    sysctl.args(["--quiet", "--write"]);
+    let all = SETTINGS.iter().chain(more);
+    let settings = all.filter(|(name, _)| there(name));
+    sysctl.args(settings.map(|(name, value)| format!("{name}={value}")));
+    output(sysctl).map(|_| ())
+}
+
+/// A server and clients of every pair, and the services.
+fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
+    let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+    let (cpu, port) = (last.to_string(), PORT.to_string());
+    let mut objects = Vec::new();
+    let mut pods = 0;
+    for (proxy, nodes) in places {
+        let word = proxy.word();
+        let mut add = |node: Node, name: &str, app: &str| {
+            let pod = Pod {
+                node,
+                name,
+                app,
+                command: vec![
+                    IN_POD, "serve", "--id", word, "--port", &port, "--cpu", &cpu,
+                ],
+                ready: json!({"tcpSocket": {"port": PORT}}),
+            };
+            objects.push(pod.object(program));
+            pods += 1;
+        };
+        add(nodes[0], &format!("{word}-server"), word);
+        add(nodes[0], &format!("{word}-same"), "client");
+        add(nodes[1], &format!("{word}-across"), "client");
+        if *proxy != Proxy::None {
+            let ports = ["TCP", "UDP"].map(|protocol| {
+                json!({"name": protocol.to_lowercase(), "port": SERVICE_PORT, "targetPort": PORT, "protocol": protocol})
+            });
+            objects.push(json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": word},
+                "spec": {"type": "NodePort", "selector": {"app": word}, "ports": ports},
+            }));
+        }
+    }
+    pods::make(NAMESPACE, objects, pods)
+}
+
+impl Pair {
+    fn new(proxy: Proxy, nodes: [Node; 2], program: &PathBuf) -> Result<Self> {
+        let word = proxy.word();
+        let mut clients = BTreeMap::new();
+        for (from, pod) in [(From::Same, "same"), (From::Across, "across")] {
+            let pod = Running::find(NAMESPACE, &format!("{word}-{pod}"))?;
+            let mut sysctl = std::process::Command::new("sysctl");
+            pod.enter(&mut sysctl)?;
+            tune(sysctl, &[PORTS])?;
+            let name = format!("the client of {} in a pod", proxy.name());
+            clients.insert(from, client(&name, pod.command(program)?)?);
+        }
+        for node in nodes {
+            tune(command(Place::Node(node), "sysctl")?, &[])?;
+        }
+        let name = format!("the client of {} on a node", proxy.name());
+        let on_node = command(Place::Node(nodes[1]), program)?;
+        clients.insert(From::Node, client(&name, on_node)?);
+        Ok(Self {
+            proxy,
+            nodes,
+            clients,
+            addrs: Addrs::find(proxy)?,
+        })
+    }
+
+    /// Whom a cell's client dials.
+    fn target(&self, cell: Cell) -> String {
+        let node = |at: usize| {
+            let (v4, _) = self.nodes[at].addrs();
+            format!("{v4}:{}", self.addrs.node_port)
+        };
+        match cell.to {
+            To::Pod => self.addrs.pod.clone(),
+            To::ClusterIp => self.addrs.cluster_ip.clone(),
+            To::NodePortThere => node(0),
+            To::NodePortElsewhere => node(1),
+        }
+    }
+}
+
+impl Addrs {
+    fn find(proxy: Proxy) -> Result<Self> {
+        let word = proxy.word();
+        let server = Running::find(NAMESPACE, &format!("{word}-server"))?;
+        let v4 = server.addrs.iter().find(|a| !a.contains(':'));
+        let pod = format!("{}:{PORT}", v4.context("the server has no IPv4 address")?);
+        if proxy == Proxy::None {
+            return Ok(Self {
+                pod,
+                cluster_ip: String::new(),
+                node_port: String::new(),
+            });
+        }
+        let text = "jsonpath={.spec.clusterIP} {.spec.ports[*].nodePort}";
+        let text = kubectl(&["-n", NAMESPACE, "get", "service", word, "-o", text])?;
+        let words: Vec<&str> = text.split(' ').collect();
+        ensure!(words.len() == 3, "service {word} has {text:?}");
+        Ok(Self {
+            pod,
+            cluster_ip: format!("{}:{SERVICE_PORT}", words[0]),
+            node_port: words[1].to_owned(),
+        })
+    }
+}
