@@ -1,5 +1,6 @@
 //! Helpers of the tests that need root, a kernel or a cluster.
 
+pub mod bench;
 pub mod e2e;
 pub mod host;
 pub mod lab;
