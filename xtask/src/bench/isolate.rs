@@ -89,11 +89,22 @@ pub(super) fn mount(
 /// A process that is ended with this.
 pub(super) struct Running(pub(super) Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Kills it, as a crash does.
+    pub(super) fn kill(self) {
+        self.signal(libc::SIGKILL);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
         // SAFETY: the process is our child and was not waited for, so that its
         // number is its own.
-        unsafe { libc::kill(self.0.id() as libc::pid_t, libc::SIGTERM) };
+        unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(libc::SIGTERM);
         // It is gone, or it was already.
         let _ = self.0.wait();
     }

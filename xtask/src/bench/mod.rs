@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Only rows whose name has this text
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
+    /// Services of a cluster of the suite control, one for each size [default: 1000, 10000 and 44000; with --quick 1000]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=44_000))]
+    services: Vec<u32>,
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -100,6 +103,8 @@ struct Plan {
     checked: bool,
     /// Part of the names of the rows to measure.
     case: String,
+    /// Services of the clusters of the suite `control`.
+    services: Vec<u32>,
 }
 
 impl Plan {
@@ -128,49 +133,79 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         object: args.object.clone().unwrap_or_else(paths::bpf_object),
         checked: !args.unchecked,
         case: args.case.clone().unwrap_or_default(),
+        services: args.services.clone(),
     };
-    let mut notes = vec![machine::describe()];
-    let mut rows = Vec::new();
+    let mut report = Report {
+        notes: vec![machine::describe()],
+        rows: Vec::new(),
+        failed: None,
+    };
     if plan.wants("xdp") || plan.wants("tc") {
-        watched("datapath", &mut notes, &mut rows, || {
-            datapath::measure(&plan)
-        })?;
-    }
-    if plan.wants("control") || plan.wants("bulk") {
-        control::build()?;
+        report.watch("datapath", |_| datapath::measure(&plan));
     }
     if plan.wants("control") {
-        watched("control", &mut notes, &mut rows, || control::measure(&plan))?;
+        report.watch("control", |report| {
+            control::build()?;
+            let (rows, failed) = control::measure(&plan, &mut report.notes)?;
+            if let Some(error) = failed {
+                report.fail("control", error);
+            }
+            Ok(rows)
+        });
     }
     if plan.wants("bulk") {
-        watched("bulk", &mut notes, &mut rows, || bulk::measure(&plan))?;
+        report.watch("bulk", |_| {
+            control::build()?;
+            bulk::measure(&plan)
+        });
     }
     if plan.wants("traffic") {
-        rows.extend(traffic::measure(&plan, &mut notes)?);
+        // The cluster's own processes are no children of this one: the suite looks itself.
+        let measured = traffic::measure(&plan, &mut report.notes);
+        report.take("traffic", measured);
     }
-    finish(args, &rows, &notes)
+    finish(args, &report.rows, &report.notes)?;
+    report.failed.map_or(Ok(()), Err)
 }
 
-/// Measures some suites, and notes what else the machine did.
-fn watched(
-    what: &str,
-    notes: &mut Vec<String>,
-    rows: &mut Vec<Row>,
-    measure: impl FnOnce() -> Result<Vec<Row>>,
-) -> Result<()> {
-    let (load, watch) = (machine::load_average(), machine::Watch::start());
-    rows.extend(measure()?);
-    let foreign = watch.end();
-    let mut note = format!(
-        "{what}: load average {load} before, others kept {:.2} CPUs busy",
-        foreign.cpus
-    );
-    if foreign.disturbs() {
-        note.push_str(" (FOREIGN LOAD: read the minima)");
-        ui::warn(format!("{what} was measured beside other work"));
+/// What all suites have measured so far.
+struct Report {
+    notes: Vec<String>,
+    rows: Vec<Row>,
+    /// The first suite's error: the others are measured all the same.
+    failed: Option<anyhow::Error>,
+}
+
+impl Report {
+    /// Measures some suites, and notes what else the machine did.
+    fn watch(&mut self, what: &str, measure: impl FnOnce(&mut Self) -> Result<Vec<Row>>) {
+        let (load, watch) = (machine::load_average(), machine::Watch::start());
+        let measured = measure(self);
+        let foreign = watch.end();
+        self.take(what, measured);
+        let mut note = format!(
+            "{what}: load average {load} before, others kept {:.2} CPUs busy",
+            foreign.cpus
+        );
+        if foreign.disturbs() {
+            note.push_str(" (FOREIGN LOAD: read the minima)");
+            ui::warn(format!("{what} was measured beside other work"));
+        }
+        self.notes.push(note);
     }
-    notes.push(note);
-    Ok(())
+
+    fn take(&mut self, what: &str, measured: Result<Vec<Row>>) {
+        match measured {
+            Ok(rows) => self.rows.extend(rows),
+            Err(error) => self.fail(what, error),
+        }
+    }
+
+    fn fail(&mut self, what: &str, error: anyhow::Error) {
+        ui::error(format!("{what}: {error:#}"));
+        self.notes.push(format!("{what}: not measured: {error:#}"));
+        self.failed.get_or_insert(error);
+    }
 }
 
 fn finish(args: &Args, rows: &[Row], notes: &[String]) -> Result<()> {

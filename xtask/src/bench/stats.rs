@@ -33,7 +33,7 @@ impl Spread {
 /// What a row must reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Target {
-    /// At most this: of the ratio where there is one, else of the median.
+    /// At most this: of the ratio where there is one, else of the median; see [`Row`].
     AtMost(f64),
     /// At least this, likewise.
     AtLeast(f64),
@@ -86,6 +86,8 @@ pub(super) struct Row {
     pub(super) by_max: bool,
     /// Where its figure stands, among others that are alike; else it has a line of its own.
     pub(super) spot: Option<Spot>,
+    /// The target is of the samples, and not of the ratio.
+    pub(super) of_value: bool,
 }
 
 impl Row {
@@ -100,6 +102,7 @@ impl Row {
             target: None,
             by_max: false,
             spot: None,
+            of_value: false,
         }
     }
 
@@ -137,7 +140,8 @@ impl Row {
         } else {
             spread.median
         };
-        Some(self.target?.met(self.ratio().unwrap_or(plain)))
+        let ratio = self.ratio().filter(|_| !self.of_value);
+        Some(self.target?.met(ratio.unwrap_or(plain)))
     }
 }
 
@@ -165,6 +169,17 @@ mod tests {
         assert_eq!(row.met(), Some(true));
         row.target = Some(Target::AtLeast(2.1));
         assert_eq!(row.met(), Some(false));
+    }
+
+    #[test]
+    fn a_target_may_be_of_the_samples_beside_a_ratio() {
+        let mut row = Row::new("control", "start", "s");
+        row.reference = Some(("another".to_owned(), Vec::new()));
+        row.target = Some(Target::AtMost(1.5));
+        row.add(1.0, 0.5);
+        assert_eq!(row.met(), Some(false));
+        row.of_value = true;
+        assert_eq!((row.met(), row.ratio()), (Some(true), Some(2.0)));
     }
 
     #[test]

@@ -9,7 +9,6 @@ mod rows;
 mod scale;
 mod server;
 mod session;
-mod worker;
 
 use std::fs;
 use std::path::{Path, PathBuf};

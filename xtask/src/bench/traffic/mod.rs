@@ -15,8 +15,7 @@ use self::rows::{SUITE, Samples};
 use self::world::World;
 use super::machine::{Foreign, Watch};
 use super::stats::Row;
-use super::{Plan, machine};
-use crate::build::cargo;
+use super::{Plan, control, machine};
 use crate::setup::Unfit;
 use crate::ui;
 
@@ -28,17 +27,6 @@ const SECONDS: f64 = 0.5;
 const RATE: u32 = 2000;
 /// How long the machine is watched before a repetition.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Builds what runs on the nodes and in the pods, optimised.
-///
-/// # Errors
-/// Something does not compile.
-pub(super) fn build() -> Result<()> {
-    cargo("build")
-        .args(["--release", "--package", "lb-userspace", "--bin", "bascule"])
-        .args(["--package", "bascule-loadgen", "--bin", "loadgen"])
-        .run()
-}
 
 /// Measures all rows of this suite; notes what else was seen.
 ///
@@ -52,7 +40,7 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<Row>> 
         )
         .into());
     }
-    build()?;
+    control::build()?;
     let mut world = World::up()?;
     let seconds = SECONDS / f64::from(plan.divisor);
     let closed = |mode, connections| Load::closed(mode, connections, seconds);

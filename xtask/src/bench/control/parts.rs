@@ -1,45 +1,24 @@
-//! Rows of the agent: programming, changes, memory.
+//! The agent's parts by themselves, and the agent on files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::isolate::{self, Running};
-use super::stats::{Row, Target};
-use super::{Plan, machine, manifests};
-use crate::build::cargo;
+use super::super::isolate::{self, Running};
+use super::super::stats::{Row, Target};
+use super::super::{Plan, machine, manifests};
+use super::{SUITE, mebibytes, spawn, until_synced};
 use crate::{paths, ui};
 
 /// Services of the cluster that is programmed.
 const SERVICES: u32 = 10_000;
 /// Endpoints of each.
 const ENDPOINTS: u32 = 10;
-/// The agent must have read and programmed everything within this time.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Suite of these rows.
-const SUITE: &str = "control";
 
-/// Builds the agent and the example that measures its parts, optimised.
-///
-/// # Errors
-/// Something does not compile.
-pub(super) fn build() -> Result<()> {
-    cargo("build")
-        .args(["--release", "--package", "lb-userspace"])
-        .args(["--bin", "bascule", "--example", "program_scale"])
-        .run()
-}
-
-/// The agent's program.
-pub(super) fn agent() -> PathBuf {
-    paths::root().join("target/release/bascule")
-}
-
-/// Measures all rows of this suite.
+/// Measures all of them.
 ///
 /// # Errors
 /// The agent or the example fails.
@@ -149,69 +128,6 @@ fn memory(plan: &Plan, dir: &Path) -> Result<Vec<Row>> {
     Ok(vec![now, peak, start])
 }
 
-/// Starts an agent on the manifests of a directory.
-///
-/// # Errors
-/// It cannot be started.
-pub(super) fn spawn(source: &Path, dir: &Path, prefix: &[&str]) -> Result<Child> {
-    let program = agent();
-    let mut words: Vec<std::ffi::OsString> = prefix.iter().map(Into::into).collect();
-    words.push(program.into());
-    let (first, rest) = words.split_first().context("nothing to start")?;
-    let log = fs::File::create(dir.join("agent.log")).context("cannot write the agent's log")?;
-    Command::new(first)
-        .args(rest)
-        .args(["agent", "--node-name", "node-0", "--socket-lb", "off"])
-        .args(["--xdp", "off", "--uplinks", "up0", "--pod-devices", "pod0"])
-        .arg("--source")
-        .arg(source)
-        .arg("--bpffs")
-        .arg(dir.join("bpf"))
-        .arg("--cgroup")
-        .arg(dir.join("cgroup"))
-        .arg("--state-dir")
-        .arg(dir.join("state"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("cannot start {}", first.display()))
-}
-
-/// Waits until an agent has programmed everything.
-///
-/// # Errors
-/// It ends, or takes too long; the error has the end of its log.
-pub(super) fn until_synced(agent: &mut Running, state: &Path) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        let status = fs::read(state.join("status.json")).unwrap_or_default();
-        let status: serde_json::Value = serde_json::from_slice(&status).unwrap_or_default();
-        if status["synced"] == true {
-            return Ok(());
-        }
-        let ended = agent.0.try_wait().context("cannot wait for the agent")?;
-        if ended.is_some() || start.elapsed() > PATIENCE {
-            let log = state.with_file_name("agent.log");
-            let log = fs::read_to_string(log).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(10).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            bail!("the agent did not program its maps:\n{}", tail.join("\n"));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// A line of /proc/PID/status, which counts KiB.
-fn mebibytes(status: &str, name: &str) -> Result<f64> {
-    let line = status.lines().find_map(|l| l.strip_prefix(name));
-    let kib: f64 = line
-        .and_then(|l| l.trim().split(' ').next())
-        .with_context(|| format!("the kernel does not tell {name}"))?
-        .parse()?;
-    Ok(kib / 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,12 +150,5 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[0].samples, [400.0, 500.0]);
         assert_eq!((rows[0].met(), rows[1].met()), (Some(true), None));
-    }
-
-    #[test]
-    fn memory_is_told_in_kibibytes() {
-        let status = "VmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\n";
-        assert_eq!(mebibytes(status, "VmRSS:").unwrap(), 100.0);
-        assert!(mebibytes(status, "VmSwap:").is_err());
     }
 }
