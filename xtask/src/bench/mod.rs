@@ -10,6 +10,8 @@ mod isolate;
 mod kernel;
 mod machine;
 mod manifests;
+mod matrix;
+mod plot;
 mod report;
 mod stats;
 mod sys;
@@ -52,12 +54,15 @@ pub(crate) struct Args {
     /// Only rows whose name has this text
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-    /// Services of a cluster of the suite control, one for each size [default: 1000, 10000 and 44000; with --quick 1000]
+    /// Services of the clusters of control and traffic, one for each size [default: 1000, 10000, and 44000 in control]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=44_000))]
     services: Vec<u32>,
     /// Write the rows as a JSON array
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the rows as SVG, a picture for each unit and table
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Write the rows as a page of Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -103,7 +108,7 @@ struct Plan {
     checked: bool,
     /// Part of the names of the rows to measure.
     case: String,
-    /// Services of the clusters of the suite `control`.
+    /// Services of the clusters of the suites `control` and `traffic`.
     services: Vec<u32>,
 }
 
@@ -216,6 +221,10 @@ fn finish(args: &Args, rows: &[Row], notes: &[String]) -> Result<()> {
     };
     if let Some(path) = &args.json {
         write(path, report::json(rows)? + "\n")?;
+    }
+    if let Some(dir) = &args.plots {
+        let files = plot::draw(rows, dir)?;
+        ui::say(format!("{} pictures in {}", files.len(), dir.display()));
     }
     if let Some(path) = &args.markdown {
         write(path, report::markdown(rows, notes))?;

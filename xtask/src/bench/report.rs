@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::matrix;
 use super::stats::{Row, Target};
 use crate::ui::{Colour, paint};
 
@@ -83,7 +84,8 @@ const HEAD: [&str; 8] = [
     "case", "min", "median", "max", "unit", "ratio", "target", "met",
 ];
 
-fn number(value: f64) -> String {
+/// With three digits or more.
+pub(super) fn number(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
     } else if value >= 10.0 {
@@ -97,6 +99,7 @@ fn number(value: f64) -> String {
 pub(super) fn table(rows: &[Row]) -> String {
     let lines: Vec<(&str, [String; 8])> = rows
         .iter()
+        .filter(|row| row.spot.is_none())
         .filter_map(|row| Some((row.suite.as_str(), words(row)?)))
         .collect();
     let mut widths = HEAD.map(|h| h.chars().count());
@@ -120,6 +123,9 @@ pub(super) fn table(rows: &[Row]) -> String {
             _ => None,
         };
         let _ = writeln!(out, "{}", colour.map_or(text.clone(), |c| paint(c, &text)));
+    }
+    for matrix in matrix::of(rows) {
+        let _ = write!(out, "\n{}", matrix.text());
     }
     out
 }
@@ -146,13 +152,19 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          that what the machine does besides changes both. In the suites `xdp` and `tc` a sample is\n\
          the mean of many runs by `BPF_PROG_TEST_RUN`. A front program restores the packet before\n\
          each of them and calls the program; `floor` is the same front program with one that swaps\n\
-         the link addresses and transmits, `empty` with one that returns at once.\n\n",
+         the link addresses and transmits, `empty` with one that returns at once.\n\n\
+         In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
+         a pod tells when the right server answers. In `traffic` a cluster has two nodes for each proxy:\n\
+         one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
+         another CPU). Each cell is half a second after a warm-up; every proxy is asked in turn, and each\n\
+         way by a service directly after the same way to the pod. CPU time is the whole machine's. At a\n\
+         fixed rate, latency counts from when a transaction was due.\n\n",
     );
     for note in notes {
         let _ = writeln!(out, "- {note}");
     }
     let mut suite = "";
-    for row in rows {
+    for row in rows.iter().filter(|row| row.spot.is_none()) {
         let Some(words) = words(row) else { continue };
         if row.suite != suite {
             suite = &row.suite;
@@ -161,6 +173,13 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
             let _ = writeln!(out, "|---|--:|--:|--:|---|---|---|---|");
         }
         let _ = writeln!(out, "| {} |", words.join(" | "));
+    }
+    let matrices = matrix::of(rows);
+    if !matrices.is_empty() {
+        out.push_str("\n## traffic\n");
+    }
+    for matrix in matrices {
+        let _ = write!(out, "\n{}", matrix.markdown());
     }
     out
 }

@@ -226,6 +226,14 @@ pub(crate) fn stop(nodes: u8, kind: Kind, next: Kind) -> Result<()> {
     Node::first(nodes).try_for_each(|n| clean(n, kind))
 }
 
+/// Ends the proxy on a node; what it left in the kernel goes on.
+///
+/// # Errors
+/// It does not end.
+pub(crate) fn end_on(node: Node) -> Result<()> {
+    daemon(node).stop(GRACE)
+}
+
 fn clean(node: Node, kind: Kind) -> Result<()> {
     match kind {
         Kind::None => Ok(()),

@@ -22,7 +22,7 @@ pub(crate) const CONTROL: (&str, &str) = ("172.30.0.2", "fd00:30::2");
 /// The API server, for everybody on the fabric.
 pub(crate) const API_SERVER: &str = "https://172.30.0.2:6443";
 /// Addresses of services.
-pub(crate) const SERVICES: &str = "10.96.0.0/16,fd00:96::/112";
+pub(crate) const SERVICES: &str = "10.96.0.0/12,fd00:96::/112";
 /// The API server's own service.
 pub(crate) const API_SERVICE: (&str, &str) = ("10.96.0.1", "fd00:96::1");
 /// The cluster's DNS service.

@@ -1,6 +1,7 @@
 //! What a service costs a client: transactions by a service beside the same without one, and
 //! beside kube-proxy, on a real cluster.
 
+mod fill;
 mod load;
 mod rows;
 mod world;
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::fill::Filler;
 use self::load::{Cell, From, Load, Mode};
 use self::rows::{SUITE, Samples};
-use self::world::World;
+use self::world::{Proxy, World};
 use super::machine::{Foreign, Watch};
 use super::stats::Row;
 use super::{Plan, control, machine};
@@ -20,7 +22,13 @@ use crate::setup::Unfit;
 use crate::ui;
 
 /// How long a proxy may take to serve.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Services of a small cluster.
+const FEW: u32 = 10;
+/// Services of larger ones.
+const MANY: [u32; 2] = [1_000, 10_000];
+/// Most services that kube-proxy in iptables mode programs in a time that can be waited for.
+const MOST_IPTABLES: u32 = 1_000;
 /// Seconds of a cell.
 const SECONDS: f64 = 0.5;
 /// New connections a second of the rows of latency.
@@ -58,21 +66,64 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<Row>> 
         plan,
         world: &mut world,
         notes,
+        filler: None,
     };
-    let mut rows = Vec::new();
-    for load in loads.iter().filter(|l| plan.wants_case(SUITE, &l.name())) {
-        rows.extend(bench.samples(10, load)?.rows());
+    let asked = loads.iter().filter(|l| plan.wants_case(SUITE, &l.name()));
+    let few: Vec<Samples> = asked
+        .map(|load| bench.samples(FEW, load))
+        .collect::<Result<_>>()?;
+    let mut rows: Vec<Row> = few.iter().flat_map(Samples::rows).collect();
+    for services in sizes(plan) {
+        rows.extend(bench.more(services, &few)?);
     }
     Ok(rows)
+}
+
+/// Numbers of services beyond those that are measured.
+fn sizes(plan: &Plan) -> Vec<u32> {
+    let mut sizes = match (plan.services.is_empty(), plan.divisor > 1) {
+        (true, true) => Vec::new(),
+        (true, false) => MANY.to_vec(),
+        (false, _) => plan.services.clone(),
+    };
+    sizes.retain(|services| *services > FEW);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
 }
 
 struct Bench<'a> {
     plan: &'a Plan,
     world: &'a mut World,
     notes: &'a mut Vec<String>,
+    filler: Option<Filler>,
 }
 
 impl Bench<'_> {
+    /// The same with more services: of 16 at a time only, where a difference would be seen.
+    fn more(&mut self, services: u32, few: &[Samples]) -> Result<Vec<Row>> {
+        if services > MOST_IPTABLES {
+            self.world.leave_out(Proxy::Iptables)?;
+            self.notes.push(format!(
+                "{SUITE}: {} is not measured with {services} services: it needs many minutes for them",
+                Proxy::Iptables.name()
+            ));
+        }
+        if self.filler.is_none() {
+            self.filler = Some(Filler::start()?);
+        }
+        let filler = self.filler.as_mut().context("it was started")?;
+        let mark = filler.fill(services, self.world.pod())?;
+        self.world.programmed(&mark)?;
+        let mut rows = Vec::new();
+        for few in few.iter().filter(|s| s.load.connections == 16) {
+            let many = self.samples(services, &few.load)?;
+            rows.extend(many.rows());
+            rows.extend(many.growth(few));
+        }
+        Ok(rows)
+    }
+
     /// All repetitions of a load.
     fn samples(&mut self, services: u32, load: &Load) -> Result<Samples> {
         let mut samples = Samples {

@@ -203,6 +203,44 @@ impl World {
         Ok(())
     }
 
+    /// Waits until every proxy has programmed a service, of which any server answers.
+    ///
+    /// # Errors
+    /// One does not in time.
+    pub(super) fn programmed(&mut self, target: &str) -> Result<()> {
+        let probe = Load {
+            target: target.to_owned(),
+            ..Load::probe()
+        };
+        for pair in self.pairs.iter_mut().filter(|p| p.proxy != Proxy::None) {
+            let proxy = pair.proxy;
+            for client in pair.clients.values_mut() {
+                let what = format!("{} has programmed all services", proxy.name());
+                wait_for(&what, super::PATIENCE, None, || {
+                    let outcome: Outcome = client.call(&Request::Run(&probe))?;
+                    outcome.check(Proxy::None.word().chars().next())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The address of the server without a proxy.
+    pub(super) fn pod(&self) -> &str {
+        let pod = self.pairs.first().map(|pair| pair.addrs.pod.as_str());
+        pod.and_then(|pod| pod.split(':').next())
+            .unwrap_or_default()
+    }
+
+    /// Ends a proxy, which is measured no more.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(super) fn leave_out(&mut self, proxy: Proxy) -> Result<()> {
+        let gone = self.pairs.extract_if(.., |pair| pair.proxy == proxy);
+        gone.flat_map(|pair| pair.nodes).try_for_each(proxy::end_on)
+    }
+
     /// Asks the client of a cell for a load, and waits for its outcome.
     ///
     /// # Errors
