@@ -183,7 +183,7 @@ fn xdp() -> Vec<Case> {
     vec![
         case("established, IPv4 TCP, 1 flow")
             .known(tcp4, L4::Ack, 1)
-            .at_most(2.4),
+            .at_most(2.2),
         case("established, IPv4 TCP, 65536 flows").known(tcp4, L4::Ack, FLOWS),
         case("established, IPv4 UDP, 1 flow").known(&world::DNS4, L4::Udp, 1),
         case("established, IPv4 SNAT, 1 flow").known(snat4, L4::Ack, 1),
@@ -192,7 +192,7 @@ fn xdp() -> Vec<Case> {
         case("established, IPv6 SNAT, 1 flow").known(snat6, L4::Ack, 1),
         case("new flow, IPv4 TCP")
             .fresh(tcp4, L4::Syn)
-            .at_most(16.0),
+            .at_most(14.0),
         case("new flow, IPv4 UDP").fresh(&world::DNS4, L4::Udp),
         case("new flow, IPv4 affinity").fresh(&world::STICKY4, L4::Syn),
         case("new flow, IPv4 SNAT").fresh(snat4, L4::Syn),
@@ -212,7 +212,7 @@ fn tc() -> Vec<Case> {
     vec![
         case("established, IPv4 TCP, 1 flow")
             .known(tcp4, L4::Ack, 1)
-            .at_most(3.2),
+            .at_most(3.0),
         case("established, IPv4 TCP, 65536 flows").known(tcp4, L4::Ack, FLOWS),
         case("established, IPv4 UDP, 1 flow").known(&world::DNS4, L4::Udp, 1),
         case("established, IPv4 SNAT, 1 flow").known(snat4, L4::Ack, 1),
@@ -231,7 +231,7 @@ fn pods() -> Vec<Case> {
     vec![
         case("from a pod, established, IPv4 TCP, 1 flow")
             .known(&world::LOCAL4, L4::Ack, 1)
-            .at_most(3.2),
+            .at_most(3.0),
         case("from a pod, new flow, IPv4 TCP").fresh(&world::LOCAL4, L4::Syn),
         case("from a pod, none of ours, IPv4").at_most(2.0),
     ]
@@ -244,7 +244,7 @@ fn egress() -> Vec<Case> {
     vec![
         case("reply, IPv4 TCP, 1 flow")
             .replies(&world::SINGLE4, 1)
-            .at_most(3.2),
+            .at_most(3.0),
         case("reply, IPv4 TCP, 65536 flows").replies(&world::SINGLE4, FLOWS),
         case("reply, IPv6 TCP, 1 flow").replies(&world::SINGLE6, 1),
         none,

@@ -14,6 +14,14 @@ use crate::{paths, ui};
 
 /// Service ids that the world gives out at most.
 const SERVICES: u32 = 16;
+/// Programs, their suites, and the most instructions that the verifier may go through: some 10 %
+/// more than it did. The kernel refuses a program at a million.
+const BUDGETS: [(&str, &str, f64); 4] = [
+    ("xdp", "lb_xdp", 210_000.0),
+    ("tc", "lb_up_ingress", 220_000.0),
+    ("tc", "lb_pod_ingress", 250_000.0),
+    ("tc", "lb_up_egress", 110_000.0),
+];
 /// Runs of a reference.
 const REFERENCE: u32 = 1 << 20;
 
@@ -48,7 +56,25 @@ fn in_namespace(plan: &Plan) -> Result<Vec<Row>> {
         table.end_repetition();
     }
     progress.end(true);
-    Ok(table.finish())
+    let mut rows = table.finish();
+    rows.extend(budgets(plan, &kernel)?);
+    // The rows of a suite stand together.
+    rows.sort_by_key(|row| row.suite != "xdp");
+    Ok(rows)
+}
+
+/// What the verifier went through.
+fn budgets(plan: &Plan, kernel: &Kernel) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (suite, program, budget) in BUDGETS {
+        let mut row = Row::new(suite, format!("verified, {program}"), "instructions");
+        if plan.wants_case(suite, &row.case) {
+            row.samples = vec![f64::from(kernel.verified(program)?)];
+            row.target = Some(Target::AtMost(budget));
+            rows.push(row);
+        }
+    }
+    Ok(rows)
 }
 
 /// One repetition of a case: nanoseconds a run of its reference, then its own.

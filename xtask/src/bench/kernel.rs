@@ -74,6 +74,20 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Instructions of a program of the datapath that the verifier went through: every path
+    /// counts, so that it is what a program has grown to, and what a load takes.
+    ///
+    /// # Errors
+    /// The kernel does not tell (before 5.16).
+    pub(super) fn verified(&self, program: &str) -> Result<u32> {
+        let found = self.lb.program(program);
+        let info = found
+            .with_context(|| format!("the object has no program {program}"))?
+            .info()?;
+        info.verified_instruction_count()
+            .context("this kernel does not count the instructions that it verifies")
+    }
+
     /// Runs a program `repeat` times behind the front program, on flows from 0 on.
     ///
     /// # Errors
