@@ -31,8 +31,9 @@ use stats::Row;
 /// What to measure.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Needs root. The exit status is 0 when every row was measured, whether or not it reaches its target.\n\
-                  \nExamples:\n  cargo xtask bench\n  cargo xtask bench --suite xdp --quick\n  \
+    after_help = "Needs root. The exit status is 0 when every row was measured, whether or not it reaches its target.\nThe \
+                  suite traffic brings a cluster up, and removes it: after a run that was cut, `cargo xtask cluster down` does.\n\
+                  \nExamples:\n  cargo xtask bench\n  cargo xtask bench --suite xdp --quick\n  cargo xtask bench --suite traffic --case \"16 at a time\" --services 10000\n  \
                   cargo xtask bench --json bench.json --markdown docs/benchmarks.md"
 )]
 pub(crate) struct Args {
