@@ -167,7 +167,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if plan.wants("traffic") {
         // The cluster's own processes are no children of this one: the suite looks itself.
-        let measured = traffic::measure(&plan, &mut report.notes);
+        let measured = traffic::measure(&plan, &mut report.notes).map(|(rows, failed)| {
+            if let Some(error) = failed {
+                report.fail("traffic", error);
+            }
+            rows
+        });
         report.take("traffic", measured);
     }
     finish(args, &report.rows, &report.notes)?;

@@ -9,7 +9,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
 use self::fill::Filler;
 use self::load::{Cell, From, Load, Mode};
@@ -36,11 +36,12 @@ const RATE: u32 = 2000;
 /// How long the machine is watched before a repetition.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Measures all rows of this suite; notes what else was seen.
+/// Measures all rows of this suite; notes what else was seen. An error that came later is returned
+/// beside the rows.
 ///
 /// # Errors
 /// There are too few CPUs, or the cluster does not come up.
-pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<Row>> {
+pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<(Vec<Row>, Option<Error>)> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
         return Err(Unfit::new(
@@ -69,14 +70,9 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<Vec<Row>> 
         filler: None,
     };
     let asked = loads.iter().filter(|l| plan.wants_case(SUITE, &l.name()));
-    let few: Vec<Samples> = asked
-        .map(|load| bench.samples(FEW, load))
-        .collect::<Result<_>>()?;
-    let mut rows: Vec<Row> = few.iter().flat_map(Samples::rows).collect();
-    for services in sizes(plan) {
-        rows.extend(bench.more(services, &few)?);
-    }
-    Ok(rows)
+    let mut rows = Vec::new();
+    let failed = bench.all(asked, &mut rows).err();
+    Ok((rows, failed))
 }
 
 /// Numbers of services beyond those that are measured.
@@ -100,6 +96,24 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Loads with few services, then with more.
+    fn all<'a>(
+        &mut self,
+        loads: impl Iterator<Item = &'a Load>,
+        rows: &mut Vec<Row>,
+    ) -> Result<()> {
+        let mut few = Vec::new();
+        for load in loads {
+            let samples = self.samples(FEW, load)?;
+            rows.extend(samples.rows());
+            few.push(samples);
+        }
+        for services in sizes(self.plan) {
+            rows.extend(self.more(services, &few)?);
+        }
+        Ok(())
+    }
+
     /// The same with more services: of 16 at a time only, where a difference would be seen.
     fn more(&mut self, services: u32, few: &[Samples]) -> Result<Vec<Row>> {
         if services > MOST_IPTABLES {
