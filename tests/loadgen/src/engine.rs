@@ -191,6 +191,8 @@ impl Engine {
             }
             Step::Failed(kind) => {
                 self.tally.failed(&kind);
+                // A server may close a connection that waits for a question.
+                self.free.retain(|free| *free != number);
                 self.resting.push((now + REST, number));
             }
         }
@@ -200,7 +202,7 @@ impl Engine {
         let free = &mut self.free;
         self.resting.retain(|(at, number)| {
             let rests = *at > now;
-            if !rests && !free.contains(number) {
+            if !rests {
                 free.push(*number);
             }
             rests

@@ -12,12 +12,11 @@ mod sockets;
 mod until;
 
 use std::io::{BufRead as _, Write as _};
-use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use proto::{Answer, Mode, Request, Run};
+use proto::{Answer, Request, Run};
 
 /// A load of TCP and UDP transactions, and what became of them.
 #[derive(Debug, Parser)]
@@ -50,27 +49,8 @@ enum Command {
     },
     /// One load; the result on the standard output
     Run {
-        /// What a transaction is
-        #[arg(value_enum)]
-        mode: Mode,
-        /// Address and port to dial
-        #[arg(long, value_name = "ADDR:PORT")]
-        target: SocketAddr,
-        /// Connections, or sockets, at a time
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60_000))]
-        connections: u32,
-        /// Length of the measurement
-        #[arg(long, default_value_t = 1.0, value_name = "S")]
-        seconds: f64,
-        /// Load before it
-        #[arg(long, default_value_t = 0.1, value_name = "S")]
-        warmup: f64,
-        /// Transactions a second; as many as there can be if not given
-        #[arg(long)]
-        rate: Option<u32>,
-        /// A transaction that takes longer has failed
-        #[arg(long, default_value_t = 1000, value_name = "MS")]
-        timeout: u64,
+        #[command(flatten)]
+        load: Run,
         /// The result as JSON
         #[arg(long)]
         json: bool,
@@ -108,27 +88,9 @@ fn main() -> Result<()> {
             let answer = *id.as_bytes().first().context("--id is empty")?;
             server::serve(answer, port)
         }
-        Command::Run {
-            mode,
-            target,
-            connections,
-            seconds,
-            warmup,
-            rate,
-            timeout,
-            json,
-            place,
-        } => {
+        Command::Run { load, json, place } => {
             place.take()?;
-            let outcome = engine::run(&Run {
-                mode,
-                target,
-                connections,
-                seconds,
-                warmup,
-                rate,
-                timeout_ms: timeout,
-            })?;
+            let outcome = engine::run(&load)?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&outcome)?);
             } else {

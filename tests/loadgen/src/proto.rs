@@ -31,24 +31,34 @@ pub(crate) enum Request {
 }
 
 /// A load.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+// The subcommand has a group of this name.
+#[group(skip)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Run {
+    /// What a transaction is
+    #[arg(value_enum)]
     pub(crate) mode: Mode,
-    /// Who is dialled.
+    /// Address and port to dial
+    #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) target: SocketAddr,
-    /// Connections at a time; with a rate, at most so many.
+    /// Connections, or sockets, at a time; with a rate, at most so many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(crate) connections: u32,
-    /// Seconds that are measured.
+    /// Length of the measurement
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
     pub(crate) seconds: f64,
-    /// Seconds of load before them.
+    /// Load before it
+    #[arg(long, default_value_t = 0.1, value_name = "S")]
     #[serde(default)]
     pub(crate) warmup: f64,
-    /// Transactions a second. Latency then counts from the moment at which a transaction was
-    /// due, also where none could begin because all connections were waiting (no coordinated
-    /// omission).
+    /// Transactions a second; as many as there can be if not given
+    // Latency then counts from the moment at which a transaction was due, also where none could
+    // begin because all connections were waiting (no coordinated omission).
+    #[arg(long)]
     pub(crate) rate: Option<u32>,
-    /// Milliseconds after which a transaction has failed.
+    /// A transaction that takes longer has failed
+    #[arg(long = "timeout", default_value_t = timeout_ms(), value_name = "MS")]
     #[serde(default = "timeout_ms")]
     pub(crate) timeout_ms: u64,
 }

@@ -20,9 +20,10 @@ pub(crate) fn until(request: &Until) -> Result<Attempts> {
     ensure!(request.answer.is_ascii(), "servers answer by one byte");
     let end = Instant::now() + Duration::from_millis(request.timeout_ms);
     let mut outcome = Attempts::default();
+    let mut watcher = Watcher::new()?;
     while Instant::now() < end {
         outcome.attempts += 1;
-        match attempt(request) {
+        match attempt(request, &mut watcher) {
             Ok(byte) if char::from(byte) == request.answer => {
                 let at = SystemTime::now().duration_since(UNIX_EPOCH);
                 let at = at.context("the clock is before 1970")?;
@@ -38,19 +39,18 @@ pub(crate) fn until(request: &Until) -> Result<Attempts> {
 }
 
 /// One connection, one byte each way.
-fn attempt(request: &Until) -> rustix::io::Result<u8> {
+fn attempt(request: &Until, watcher: &mut Watcher) -> rustix::io::Result<u8> {
     let end = Instant::now() + Duration::from_millis(request.attempt_ms);
     let socket = dial(request.target, SocketType::STREAM)?;
-    let mut watcher = Watcher::new()?;
     watcher.add(
         &socket,
         0,
         EventFlags::IN | EventFlags::OUT | EventFlags::ET,
     )?;
-    ready(&mut watcher, end)?;
+    ready(watcher, end)?;
     put(socket.as_fd(), b"q")?;
     loop {
-        ready(&mut watcher, end)?;
+        ready(watcher, end)?;
         if let Some(byte) = answer(&socket)? {
             return Ok(byte);
         }
