@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::report::number;
-use super::stats::{Row, Spot, Target};
+use super::stats::{Row, Spot};
 use crate::ui::{Colour, paint};
 
 /// Rows of one heading.
@@ -133,10 +133,9 @@ fn long(row: &Row) -> Option<String> {
 /// The ratio, the target, and whether it is met.
 fn judged(row: &Row) -> String {
     let ratio = row.ratio().map_or(String::new(), |r| format!(" ×{r:.2}"));
-    let target = row.target.map_or(String::new(), |target| match target {
-        Target::AtMost(limit) => format!(" ≤{limit}"),
-        Target::AtLeast(limit) => format!(" ≥{limit}"),
-    });
+    let target = row
+        .target
+        .map_or(String::new(), |t| format!(" {}{}", t.sign(), t.limit()));
     let met = row.met().map_or("", |met| if met { " yes" } else { " NO" });
     format!("{ratio}{target}{met}")
 }
@@ -144,6 +143,7 @@ fn judged(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::stats::Target;
 
     fn row(line: &str, column: &str, samples: &[f64]) -> Row {
         let mut row = Row::new("traffic", format!("{line} {column}"), "1/s");

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: how fast it is, each figure as a ratio to something
 //! that was measured beside it, so that it means the same on every machine.
 
+mod api;
 mod bulk;
 mod cases;
 mod control;
@@ -8,6 +9,7 @@ mod datapath;
 mod frame;
 mod isolate;
 mod kernel;
+mod loadgen;
 mod machine;
 mod manifests;
 mod matrix;
@@ -21,7 +23,7 @@ mod world;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use clap::ValueEnum;
 
 use crate::setup::{self, Need};
@@ -152,11 +154,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if plan.wants("control") {
         report.watch("control", |report| {
             control::build()?;
-            let (rows, failed) = control::measure(&plan, &mut report.notes)?;
-            if let Some(error) = failed {
-                report.fail("control", error);
-            }
-            Ok(rows)
+            let measured = control::measure(&plan, &mut report.notes);
+            report.partial("control", measured)
         });
     }
     if plan.wants("bulk") {
@@ -167,12 +166,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if plan.wants("traffic") {
         // The cluster's own processes are no children of this one: the suite looks itself.
-        let measured = traffic::measure(&plan, &mut report.notes).map(|(rows, failed)| {
-            if let Some(error) = failed {
-                report.fail("traffic", error);
-            }
-            rows
-        });
+        let measured = traffic::measure(&plan, &mut report.notes);
+        let measured = report.partial("traffic", measured);
         report.take("traffic", measured);
     }
     finish(args, &report.rows, &report.notes)?;
@@ -184,7 +179,7 @@ struct Report {
     notes: Vec<String>,
     rows: Vec<Row>,
     /// The first suite's error: the others are measured all the same.
-    failed: Option<anyhow::Error>,
+    failed: Option<Error>,
 }
 
 impl Report {
@@ -205,6 +200,19 @@ impl Report {
         self.notes.push(note);
     }
 
+    /// The rows of a suite that could not measure all of them, whose error is told.
+    fn partial(
+        &mut self,
+        what: &str,
+        measured: Result<(Vec<Row>, Option<Error>)>,
+    ) -> Result<Vec<Row>> {
+        let (rows, failed) = measured?;
+        if let Some(error) = failed {
+            self.fail(what, error);
+        }
+        Ok(rows)
+    }
+
     fn take(&mut self, what: &str, measured: Result<Vec<Row>>) {
         match measured {
             Ok(rows) => self.rows.extend(rows),
@@ -212,7 +220,7 @@ impl Report {
         }
     }
 
-    fn fail(&mut self, what: &str, error: anyhow::Error) {
+    fn fail(&mut self, what: &str, error: Error) {
         ui::error(format!("{what}: {error:#}"));
         self.notes.push(format!("{what}: not measured: {error:#}"));
         self.failed.get_or_insert(error);

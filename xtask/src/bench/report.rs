@@ -71,10 +71,8 @@ fn words(row: &Row) -> Option<[String; 8]> {
         number(spread.max),
         row.unit.clone(),
         ratio.map_or(String::new(), |((name, _), r)| format!("{r:.2} × {name}")),
-        row.target.map_or(String::new(), |t| match t {
-            Target::AtMost(limit) => format!("≤ {limit}"),
-            Target::AtLeast(limit) => format!("≥ {limit}"),
-        }),
+        row.target
+            .map_or(String::new(), |t| format!("{} {}", t.sign(), t.limit())),
         row.met()
             .map_or(String::new(), |met| if met { "yes" } else { "NO" }.into()),
     ])
@@ -92,6 +90,14 @@ pub(super) fn number(value: f64) -> String {
         format!("{value:.1}")
     } else {
         format!("{value:.2}")
+    }
+}
+
+/// `44,000`.
+pub(super) fn thousands(n: u32) -> String {
+    match n {
+        0..1000 => n.to_string(),
+        _ => format!("{},{:03}", n / 1000, n % 1000),
     }
 }
 

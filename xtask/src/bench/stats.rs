@@ -48,6 +48,14 @@ impl Target {
         }
     }
 
+    /// `≤` or `≥`.
+    pub(super) fn sign(self) -> char {
+        match self {
+            Self::AtMost(_) => '≤',
+            Self::AtLeast(_) => '≥',
+        }
+    }
+
     /// The number.
     pub(super) fn limit(self) -> f64 {
         match self {

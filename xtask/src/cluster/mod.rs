@@ -5,7 +5,7 @@
 //! bpffs, `/run`, `/var/lib` and `/var/log`, and runs containerd and a kubelet.
 
 mod apiserver_pod;
-pub(crate) mod cgroup;
+mod cgroup;
 pub(crate) mod control;
 mod daemonset;
 pub(crate) mod down;
@@ -15,7 +15,7 @@ mod images;
 mod init;
 mod load_clients;
 mod load_test;
-pub(crate) mod node;
+mod node;
 mod pki;
 pub(crate) mod pods;
 pub(crate) mod process;

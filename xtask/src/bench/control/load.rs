@@ -1,7 +1,6 @@
 //! Clients in a pod: one that dials until another server answers, and one that opens
 //! connections at a rate.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,36 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::super::loadgen::{Load, Outcome, Request};
 use super::net::{Cgroup, Place, SERVERS, World};
 use crate::worker::Worker;
-
-/// What a load came to.
-#[derive(Debug, Deserialize)]
-pub(super) struct Load {
-    /// Connections that were answered.
-    pub(super) transactions: u64,
-    /// How long they took.
-    latency_us: Latency,
-    /// Connections that failed, by what they failed of.
-    errors: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Latency {
-    p999: f64,
-}
-
-impl Load {
-    /// Milliseconds, of 999 in 1,000 connections.
-    pub(super) fn latency(&self) -> f64 {
-        self.latency_us.p999 / 1000.0
-    }
-
-    /// Connections that failed.
-    pub(super) fn failed(&self) -> u64 {
-        self.errors.values().sum()
-    }
-}
 
 #[derive(Debug, Deserialize)]
 struct Answered {
@@ -89,38 +61,25 @@ impl Client {
     /// # Errors
     /// The client has ended.
     pub(super) fn load(&mut self, service: &str, rate: u32, seconds: f64) -> Result<()> {
-        let target = format!("{service}:80");
-        let request = json!({
-            "mode": "crr", "target": target, "connections": 64, "seconds": seconds,
-            "warmup": 0.06, "rate": rate, "timeout_ms": 1000,
-        });
-        self.0.ask(&json!({"run": request}))
+        let load = Load {
+            target: format!("{service}:80"),
+            connections: 64,
+            ..Load::paced(rate, seconds)
+        };
+        self.0.ask(&Request::Run(&load))
     }
 
     /// What came of that.
     ///
     /// # Errors
     /// The client has ended, or could not open one.
-    pub(super) fn loaded(&mut self) -> Result<Load> {
-        let load: Load = self.0.answer()?;
+    pub(super) fn loaded(&mut self) -> Result<Outcome> {
+        let load: Outcome = self.0.answer()?;
         ensure!(
             load.transactions > 0,
             "no connection was answered: {:?}",
             load.errors
         );
         Ok(load)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_failures_count() {
-        let text = r#"{"transactions": 9, "latency_us": {"p50": 1.0, "p999": 2500.0},
-            "errors": {"timeout": 2, "refused": 1}, "answers": {"a": 9}}"#;
-        let load: Load = serde_json::from_str(text).unwrap();
-        assert_eq!((load.latency(), load.failed()), (2.5, 3));
     }
 }

@@ -21,7 +21,7 @@ use super::Plan;
 use super::isolate::Running;
 use super::stats::Row;
 use crate::build::cargo;
-use crate::{paths, ui};
+use crate::paths;
 
 /// The agent must have read and programmed everything within this time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,11 +59,7 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<(Vec<Row>,
     let (report, failed) = scale::measure(plan)?;
     rows.extend(report.rows);
     notes.extend(report.notes);
-    if let Some(error) = &failed {
-        let note = format!("control: rows with an API server are missing: {error:#}");
-        ui::warn(&note);
-        notes.push(note);
-    }
+    let failed = failed.map(|e| e.context("rows with an API server are missing"));
     Ok((rows, failed))
 }
 

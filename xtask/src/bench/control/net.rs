@@ -3,7 +3,6 @@
 //! has somebody who removes it whenever this process ends.
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::super::isolate::{self, Running};
+use crate::cluster::process;
 use crate::lab::netns::{NETNS_DIR, ip};
 use crate::worker::Worker;
 
@@ -49,29 +49,21 @@ impl Place<'_> {
     /// # Errors
     /// It cannot be started.
     pub(super) fn spawn(&self, mut command: Command) -> Result<Child> {
-        let open = |path: PathBuf, write: bool| {
-            let file = File::options().read(!write).write(write).open(&path);
-            file.with_context(|| format!("cannot open {}", path.display()))
-        };
-        let netns = self
-            .netns
-            .map(|name| open(Path::new(NETNS_DIR).join(name), false));
-        let procs = self.cgroup.map(|dir| open(dir.join("cgroup.procs"), true));
-        let (netns, procs) = (netns.transpose()?, procs.transpose()?);
-        // SAFETY: the closure runs between fork and exec and makes only system calls, on
-        // descriptors that it owns.
+        if let Some(dir) = self.cgroup {
+            let procs = dir.join("cgroup.procs");
+            let file = File::options().write(true).open(&procs);
+            let file = file.with_context(|| format!("cannot open {}", procs.display()))?;
+            process::join(&mut command, vec![file]);
+        }
+        if let Some(name) = self.netns {
+            process::enter(&mut command, &Path::new(NETNS_DIR).join(name))?;
+        }
+        // SAFETY: the closure runs between fork and exec and makes one system call.
         unsafe {
-            command.process_group(0).pre_exec(move || {
-                let killed = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0;
-                let joined = procs
-                    .as_ref()
-                    .is_none_or(|f| libc::write(f.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1);
-                let entered = netns
-                    .as_ref()
-                    .is_none_or(|f| libc::setns(f.as_raw_fd(), libc::CLONE_NEWNET) == 0);
-                match killed && joined && entered {
-                    true => Ok(()),
-                    false => Err(std::io::Error::last_os_error()),
+            command.process_group(0).pre_exec(|| {
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
                 }
             });
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::report::thousands;
 use super::super::stats::{Row, Target};
 use super::SUITE;
 use super::proxy::Kind;
@@ -110,14 +111,6 @@ fn limit(services: u32, &(.., small, large): &About) -> Option<f64> {
         10_000 => small,
         44_000 => large,
         _ => None,
-    }
-}
-
-/// `44,000`.
-fn thousands(n: u32) -> String {
-    match n {
-        0..1000 => n.to_string(),
-        _ => format!("{},{:03}", n / 1000, n % 1000),
     }
 }
 

@@ -96,7 +96,7 @@ fn all_sizes(plan: &Plan, programs: &Path, dir: &Path, report: &mut Report) -> R
         dir,
     };
     for services in sizes(plan) {
-        server.fill(services)?;
+        server.api.fill(services)?;
         let mut scene = Scene {
             server: &mut server,
             means: &means,

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::api::Api;
 use super::super::isolate::Running;
 use super::net::{API_SERVER, NODE, Place, SERVERS};
 use super::proxy::NODE_NAME;
 use crate::sh::Sh;
-use crate::ui;
-use crate::worker::Worker;
 
 const TOKEN: &str = "bench";
 /// Seconds that the API server may take until it is ready.
@@ -24,21 +22,9 @@ pub(super) const CHANGING: (&str, &str) = ("zy-changes", "10.96.1.1");
 /// The endpoint of this one stays.
 pub(super) const STEADY: (&str, &str) = ("zz-stays", "10.96.1.2");
 
-/// What the worker did.
-#[derive(Debug, Deserialize)]
-pub(super) struct Done {
-    /// Requests.
-    pub(super) done: u64,
-    /// Seconds for all.
-    pub(super) seconds: f64,
-    /// When it began.
-    pub(super) sent_ns: u64,
-}
-
-/// The API server. It has as many services as it was last filled with.
+/// The API server.
 pub(super) struct Server {
-    worker: Worker,
-    services: u32,
+    pub(super) api: Api,
     kubeconfig: PathBuf,
     processes: Vec<Running>,
 }
@@ -79,16 +65,14 @@ impl Server {
         let server = spawn(apiserver(programs, &dir), &dir.join("server.log"))?;
         let mut command = Command::new(worker);
         command.args([&url(), TOKEN]);
-        let mut worker = here().work(command)?;
-        let ready: Result<Done> = worker.call(&json!({"ready": {"seconds": PATIENCE}}));
-        ready.with_context(|| {
+        let mut api = Api::new(here().work(command)?);
+        api.ready(PATIENCE).with_context(|| {
             let log = fs::read_to_string(dir.join("server.log")).unwrap_or_default();
             let last = log.lines().last().unwrap_or_default().to_owned();
             format!("the API server does not become ready; its log ends: {last}")
         })?;
         let mut server = Self {
-            worker,
-            services: 0,
+            api,
             kubeconfig,
             processes: vec![server, etcd],
         };
@@ -98,70 +82,23 @@ impl Server {
 
     /// Namespaces, the node, and services whose endpoints answer.
     fn begin(&mut self) -> Result<()> {
-        let names = (0..100).map(|n| format!("ns-{n}")).chain(["zz".to_owned()]);
-        let mut objects: Vec<Value> = names
-            .map(
-                |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            )
-            .collect();
-        objects.push(json!({
+        self.api.begin(&[json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME},
             "status": {"addresses": [{"type": "InternalIP", "address": NODE}]},
-        }));
-        let _: Done = self.worker.call(&json!({"create": {"objects": objects}}))?;
-        for (name, ip) in [CHANGING, STEADY] {
-            let request =
-                json!({"name": name, "ip": ip, "endpoint": SERVERS[0].1, "node": NODE_NAME});
-            let _: Done = self.worker.call(&json!({"serve": request}))?;
+        })])?;
+        for service in [CHANGING, STEADY] {
+            self.api.serve(service, (SERVERS[0].1, NODE_NAME))?;
         }
-        Ok(())
-    }
-
-    /// Lets it have at least so many services.
-    ///
-    /// # Errors
-    /// It refuses one.
-    pub(super) fn fill(&mut self, services: u32) -> Result<()> {
-        if services <= self.services {
-            return Ok(());
-        }
-        let progress = ui::Progress::start(&format!("an API server with {services} services"));
-        let range = json!({"from": self.services, "to": services});
-        let done: Result<Done> = self.worker.call(&json!({"populate": range}));
-        progress.end(done.is_ok());
-        done?;
-        self.services = services;
         Ok(())
     }
 
     /// Sends a change of the service that changes: who is to answer, by its number.
-    /// [`Self::sent`] waits for the API server's answer.
+    /// [`Api::sent`] waits for the API server's answer.
     ///
     /// # Errors
     /// The worker has ended.
     pub(super) fn change(&mut self, server: usize) -> Result<()> {
-        let request = json!({"name": CHANGING.0, "endpoint": SERVERS[server].1, "node": NODE_NAME});
-        self.worker.ask(&json!({"patch": request}))
-    }
-
-    /// When the change before was sent.
-    ///
-    /// # Errors
-    /// The API server refused it.
-    pub(super) fn sent(&mut self) -> Result<u64> {
-        let done: Done = self.worker.answer()?;
-        Ok(done.sent_ns)
-    }
-
-    /// Changes an endpoint of service after service; returns how many changes were made, and
-    /// in how many seconds.
-    ///
-    /// # Errors
-    /// The API server refuses one.
-    pub(super) fn churn(&mut self, rate: u32, seconds: f64) -> Result<(u64, f64)> {
-        let request = json!({"services": self.services, "rate": rate, "seconds": seconds});
-        let done: Done = self.worker.call(&json!({"churn": request}))?;
-        Ok((done.done, done.seconds))
+        self.api.change(CHANGING.0, (SERVERS[server].1, NODE_NAME))
     }
 
     /// The file that leads proxies here.

@@ -98,7 +98,7 @@ impl<'a, 'b> Session<'a, 'b> {
         let cgroup = scene.means.cgroup;
         let world = World::make(cgroup, scene.loadgen)?;
         scene.server.change(0)?;
-        scene.server.sent()?;
+        scene.server.api.sent()?;
         Ok(Self {
             prober: Client::start(scene.loadgen, cgroup)?,
             load: Client::start(scene.loadgen, cgroup)?,
@@ -170,7 +170,7 @@ impl<'a, 'b> Session<'a, 'b> {
         let load = self.load.loaded()?;
         self.set(Figure::Beside, percentile(&took, 50));
         self.set(Figure::Beside99, percentile(&took, 99));
-        self.set(Figure::Latency, load.latency());
+        self.set(Figure::Latency, load.latency_us.p999 / 1000.0);
         self.set(Figure::BesideFailed, load.failed() as f64);
         Ok(())
     }
@@ -196,7 +196,7 @@ impl<'a, 'b> Session<'a, 'b> {
         self.now = 1 - self.now;
         self.prober.until(CHANGING.1, self.now, self.times.change)?;
         self.scene.server.change(self.now)?;
-        let sent = self.scene.server.sent()?;
+        let sent = self.scene.server.api.sent()?;
         let answered = self.prober.answered().context("the change is not served")?;
         Ok(seconds(sent, answered) * 1000.0)
     }
@@ -207,7 +207,7 @@ impl<'a, 'b> Session<'a, 'b> {
             return Ok(());
         }
         let before = proxy.rest()?;
-        let (_, seconds) = self.scene.server.churn(CHURN, self.times.churn)?;
+        let (_, seconds) = self.scene.server.api.churn(CHURN, self.times.churn)?;
         self.set(Figure::ChurnCpu, (proxy.rest()? - before) * 60.0 / seconds);
         Ok(())
     }
@@ -219,7 +219,7 @@ impl<'a, 'b> Session<'a, 'b> {
         proxy.kill();
         self.now = 1 - self.now;
         self.scene.server.change(self.now)?;
-        self.scene.server.sent()?;
+        self.scene.server.api.sent()?;
         let proxy = Proxy::start(self.kind, self.scene.means)?;
         let measured = self.measure_restart(&proxy);
         measured.map_err(|e| proxy.failed(&e))?;

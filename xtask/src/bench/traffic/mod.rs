@@ -1,8 +1,8 @@
 //! What a service costs a client: transactions by a service beside the same without one, and
 //! beside kube-proxy, on a real cluster.
 
+mod cell;
 mod fill;
-mod load;
 mod rows;
 mod world;
 
@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 
+use self::cell::{Cell, From};
 use self::fill::Filler;
-use self::load::{Cell, From, Load, Mode};
 use self::rows::{SUITE, Samples};
 use self::world::{Proxy, World};
+use super::loadgen::{Load, Mode};
 use super::machine::{Foreign, Watch};
 use super::stats::Row;
 use super::{Plan, control, machine};
@@ -123,10 +124,10 @@ impl Bench<'_> {
                 Proxy::Iptables.name()
             ));
         }
-        if self.filler.is_none() {
-            self.filler = Some(Filler::start()?);
-        }
-        let filler = self.filler.as_mut().context("it was started")?;
+        let filler = match &mut self.filler {
+            Some(filler) => filler,
+            none => none.insert(Filler::start()?),
+        };
         let mark = filler.fill(services, self.world.pod())?;
         self.world.programmed(&mark)?;
         let mut rows = Vec::new();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::load::{Cell, From, Load, Mode, Outcome, To};
+use super::cell::{Cell, From, To};
 use super::world::Proxy;
+use crate::bench::loadgen::{Load, Mode, Outcome};
+use crate::bench::report::thousands;
 use crate::bench::stats::{Row, Spot, Target};
 
 /// Suite of these rows.
@@ -31,11 +33,11 @@ const LATENCIES: [Figure; 3] = [
 
 impl Samples {
     fn title(&self) -> String {
-        let services = match self.services {
-            n if n >= 1000 => format!("{},{:03} services", n / 1000, n % 1000),
-            n => format!("{n} services"),
-        };
-        format!("{services}: {}", self.load.name())
+        format!(
+            "{} services: {}",
+            thousands(self.services),
+            self.load.name()
+        )
     }
 
     fn of(&self, proxy: Proxy, cell: Cell, take: impl Fn(&Outcome) -> f64) -> Option<Vec<f64>> {
@@ -71,7 +73,12 @@ impl Samples {
     }
 
     /// Each way and each proxy, to the direct way of the same pods.
-    fn against_direct(&self, what: &str, unit: &str, take: fn(&Outcome, Mode) -> f64) -> Vec<Row> {
+    fn against_direct(
+        &self,
+        what: &str,
+        unit: &str,
+        take: fn(&Outcome, Mode) -> f64,
+    ) -> Vec<(Cell, Proxy, Row)> {
         let mut rows = Vec::new();
         for cell in Cell::of(Proxy::Bascule) {
             for proxy in Proxy::ALL {
@@ -82,7 +89,7 @@ impl Samples {
                     let direct = take(cell.direct()).unwrap_or_default();
                     row.reference = Some(("the same pods directly".to_owned(), direct));
                 }
-                rows.push(row);
+                rows.push((cell, proxy, row));
             }
         }
         rows
@@ -90,45 +97,37 @@ impl Samples {
 
     fn speed(&self) -> Vec<Row> {
         let mode = self.load.mode;
-        let mut rows = self.against_direct("", mode.unit(), Outcome::speed);
-        for row in &mut rows {
-            row.target = Cell::SERVED.into_iter().find_map(|cell| {
-                let ours = Proxy::OURS.into_iter().find(|proxy| {
-                    row.spot
-                        .as_ref()
-                        .is_some_and(|s| s.line == cell.name() && s.column == proxy.name())
-                })?;
-                target(&self.load, cell, ours)
-            });
-        }
-        rows
+        let rows = self.against_direct("", mode.unit(), Outcome::speed);
+        let judged = rows.into_iter().map(|(cell, proxy, mut row)| {
+            if is_judged(cell, proxy) {
+                row.target = target(&self.load, cell, proxy);
+            }
+            row
+        });
+        judged.collect()
     }
 
-    fn latency(&self, (name, take): Figure) -> Vec<Row> {
-        self.against_direct(name, "us", take)
+    fn latency(&self, (name, take): Figure) -> impl Iterator<Item = Row> {
+        let rows = self.against_direct(name, "us", take);
+        rows.into_iter().map(|(_, _, row)| row)
     }
 
     /// CPU time of the machine; ours to that of kube-proxy.
     fn cpu(&self) -> Vec<Row> {
-        let unit = self.load.mode.cpu_unit();
-        let mut rows = self.against_direct("CPU time", unit, Outcome::cpu);
-        for (cell, ours) in pairs(&Proxy::OURS) {
-            let place = (cell.name(), ours.name());
-            let found = rows.iter_mut().find(|row| {
-                row.spot
-                    .as_ref()
-                    .is_some_and(|s| (s.line.as_str(), s.column.as_str()) == place)
-            });
-            let peer = self.of(Proxy::Nftables, cell, |o| o.cpu(self.load.mode));
-            if let (Some(row), Some(peer)) = (found, peer) {
+        let mode = self.load.mode;
+        let main = mode == Mode::Crr && self.load.connections > 1;
+        let rows = self.against_direct("CPU time", mode.cpu_unit(), Outcome::cpu);
+        let judged = rows.into_iter().map(|(cell, proxy, mut row)| {
+            let peer = self.of(Proxy::Nftables, cell, |o| o.cpu(mode));
+            if let Some(peer) = peer.filter(|_| is_judged(cell, proxy)) {
                 row.reference = Some((Proxy::Nftables.name().to_owned(), peer));
-                let main = self.load.mode == Mode::Crr && self.load.connections > 1;
                 if main && cell.to == To::NodePortElsewhere {
                     row.target = Some(Target::AtMost(0.88));
                 }
             }
-        }
-        rows
+            row
+        });
+        judged.collect()
     }
 
     /// Ours beside each peer.
@@ -182,6 +181,11 @@ impl Samples {
 fn pairs(proxies: &[Proxy]) -> impl Iterator<Item = (Cell, Proxy)> {
     let each = |cell| proxies.iter().map(move |proxy| (cell, *proxy));
     Cell::SERVED.into_iter().flat_map(each)
+}
+
+/// Whether a row is ours, and by a service.
+fn is_judged(cell: Cell, proxy: Proxy) -> bool {
+    cell.to != To::Pod && Proxy::OURS.contains(&proxy)
 }
 
 /// Least share of the direct way's speed.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
 use serde_json::json;
 
-use super::load::{Cell, From, Load, Outcome, To};
+use super::cell::{Cell, From, To};
+use crate::bench::loadgen::{Load, Outcome, Request};
 use crate::cluster::control::kubectl;
 use crate::cluster::pods::{self, IN_POD, Pod, Running};
 use crate::cluster::process::{Place, command, output, wait_for};
@@ -136,13 +136,6 @@ impl Drop for World {
             ));
         }
     }
-}
-
-/// A request of the load generator.
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Request<'a> {
-    Run(&'a Load),
 }
 
 impl World {

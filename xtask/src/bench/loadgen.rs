@@ -1,95 +1,9 @@
-//! What is asked of the load generator, from where to where, and what it answers.
+//! The load generator (`tests/loadgen`): what it is asked for, and what it answers.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-
-use super::world::Proxy;
-
-/// Where the client is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum From {
-    /// A pod of the server's node.
-    Same,
-    /// A pod of the other node.
-    Across,
-    /// The other node itself.
-    Node,
-    /// A host outside.
-    Outside,
-}
-
-/// Whom it dials.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum To {
-    /// The server's pod.
-    Pod,
-    /// The service.
-    ClusterIp,
-    /// The service's port of the server's node.
-    NodePortThere,
-    /// The service's port of the other node: one hop more.
-    NodePortElsewhere,
-}
-
-/// One way to the server.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Cell {
-    pub(super) from: From,
-    pub(super) to: To,
-}
-
-impl Cell {
-    /// The ways by a service, in the order of the tables.
-    pub(super) const SERVED: [Self; 5] = [
-        Self::new(From::Same, To::ClusterIp),
-        Self::new(From::Across, To::ClusterIp),
-        Self::new(From::Node, To::ClusterIp),
-        Self::new(From::Outside, To::NodePortThere),
-        Self::new(From::Outside, To::NodePortElsewhere),
-    ];
-
-    const fn new(from: From, to: To) -> Self {
-        Self { from, to }
-    }
-
-    /// The way from the same place without a service.
-    pub(super) const fn direct(self) -> Self {
-        Self::new(self.from, To::Pod)
-    }
-
-    /// All ways of a pair of nodes: each by a service after the one that it is compared with.
-    pub(super) fn of(proxy: Proxy) -> Vec<Self> {
-        let mut all: Vec<Self> = Vec::new();
-        for cell in Self::SERVED {
-            if !all.contains(&cell.direct()) {
-                all.push(cell.direct());
-            }
-            if proxy != Proxy::None {
-                all.push(cell);
-            }
-        }
-        all
-    }
-
-    /// Its name in the tables.
-    pub(super) fn name(self) -> &'static str {
-        match (self.from, self.to) {
-            (From::Same, To::Pod) => "pod, same node, direct",
-            (From::Across, To::Pod) => "pod, across nodes, direct",
-            (From::Node, To::Pod) => "node, across nodes, direct",
-            (From::Outside, To::Pod) => "outside, direct",
-            (From::Same, _) => "pod, same node, ClusterIP",
-            (From::Across, _) => "pod, across nodes, ClusterIP",
-            (From::Node, _) => "node, across nodes, ClusterIP",
-            (From::Outside, To::NodePortElsewhere) => {
-                "outside, NodePort, backend on the other node"
-            }
-            (From::Outside, _) => "outside, NodePort, backend on that node",
-        }
-    }
-}
 
 /// What a transaction is (the load generator's words).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -125,6 +39,14 @@ impl Mode {
             "CPU-s/million"
         }
     }
+}
+
+/// A request of the load generator.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Request<'a> {
+    /// A load.
+    Run(&'a Load),
 }
 
 /// A load, as the load generator is asked for it.
@@ -198,6 +120,11 @@ pub(super) struct Latency {
 }
 
 impl Outcome {
+    /// Transactions that failed.
+    pub(super) fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
     /// Whether all was well, and the right server answered.
     ///
     /// # Errors
@@ -233,17 +160,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_by_a_service_follows_the_direct_one_from_there() {
-        let all = Cell::of(Proxy::Bascule);
-        assert_eq!(all.len(), 9);
-        for cell in Cell::SERVED {
-            let at = |c: Cell| all.iter().position(|other| *other == c);
-            assert!(at(cell.direct()) < at(cell));
-        }
-        assert!(Cell::of(Proxy::None).iter().all(|c| c.to == To::Pod));
-    }
-
-    #[test]
     fn a_million_transactions_and_a_gigabyte() {
         let outcome = Outcome {
             transactions: 5000,
@@ -273,5 +189,14 @@ mod tests {
         assert!(outcome.check(Some('h')).is_err());
         outcome.transactions = 0;
         assert!(outcome.check(Some('b')).is_err());
+    }
+
+    #[test]
+    fn all_failures_count() {
+        let text = r#"{"transactions": 9, "seconds": 1.0, "bytes": 9, "cpu_seconds": 0.5,
+            "latency_us": {"p50": 1.0, "p90": 1.0, "p99": 2.0, "p999": 2500.0, "max": 2500.0},
+            "errors": {"timeout": 2, "refused": 1}, "answers": {"a": 9}}"#;
+        let load: Outcome = serde_json::from_str(text).unwrap();
+        assert_eq!((load.latency_us.p999 / 1000.0, load.failed()), (2.5, 3));
     }
 }
