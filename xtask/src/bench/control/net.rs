@@ -100,8 +100,9 @@ impl Cgroup {
         let dir = mount.join(format!("bascule-bench-{}", std::process::id()));
         fs::create_dir_all(dir.join("pods"))
             .with_context(|| format!("cannot make {}", dir.display()))?;
-        // Its standard input ends when we do, however that comes.
-        let script = "read _; i=0; while [ -d \"$0\" ] && [ $i -lt 100 ]; do \
+        // Its standard input ends when we do, however that comes. What kube-proxy has started
+        // (nft, for many seconds) would outlive it.
+        let script = "read _; echo 1 > \"$0/cgroup.kill\"; i=0; while [ -d \"$0\" ] && [ $i -lt 100 ]; do \
              rmdir \"$0/pods\" \"$0\" 2>/dev/null || sleep 0.1; i=$((i + 1)); done";
         let remover = Command::new("sh")
             .args(["-c", script])
@@ -126,7 +127,6 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It waits for all that is in the groups, which has been ended before.
         drop(self.remover.stdin.take());
         let _ = self.remover.wait();
     }
