@@ -177,12 +177,15 @@ async fn comes(turn: &mut Option<Turn>) -> bool {
     }
 }
 
-/// Waits for the end of the turn.
-async fn is_over(turn: &mut Option<Turn>) {
-    match turn {
-        // An error says that the other end is gone, which is an end too.
-        Some(turn) => drop(turn.wait_for(|mine| !*mine).await),
-        None => std::future::pending().await,
+/// Waits until the turn begins (`mine`) or ends.
+async fn changes(turn: &mut Option<Turn>, mine: bool) {
+    let here = match turn {
+        Some(turn) => turn.wait_for(|now| *now == mine).await.is_ok(),
+        None => false,
+    };
+    // Where the other end is gone, that is an end, and no beginning will come.
+    if !here && (mine || turn.is_none()) {
+        std::future::pending().await
     }
 }
 
@@ -196,13 +199,11 @@ pub async fn accept(
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut leaving: Option<Leaving> = None;
     loop {
+        let leaves = leaving.is_some();
         let step = async {
             match &mut leaving {
                 Some(leaving) => leaving.step(&listener).await,
-                None => {
-                    is_over(turn).await;
-                    true
-                }
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -216,11 +217,9 @@ pub async fn accept(
                 }
                 leaving.iter_mut().for_each(Leaving::took);
             }
-            goes_on = step => match leaving {
-                None => leaving = Some(Leaving::begin(&listener)),
-                Some(_) if goes_on => {}
-                Some(_) => break,
-            }
+            // Two that leave at once would each send its connections to the other.
+            () = changes(turn, leaves) => leaving = (!leaves).then(|| Leaving::begin(&listener)),
+            goes_on = step => if !goes_on { break },
         }
     }
     drop(listener);

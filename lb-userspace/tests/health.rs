@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -130,6 +131,28 @@ async fn whoever_leaves_takes_no_connection_along() {
         wrong.len(),
         all.len()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_called_back_stays() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mine, turn) = watch::channel(true);
+    let handler: Handler = Arc::new(|_| None);
+    let mut turn = Some(turn);
+    let mut accept = pin!(http::accept(listener, handler, &mut turn));
+    let mut stays = async |seconds| {
+        let time = Duration::from_secs(seconds);
+        time::timeout(time, &mut accept).await.is_err()
+    };
+    assert!(stays(60).await);
+    for _ in 0..3 {
+        mine.send_replace(false);
+        assert!(stays(0).await, "it has to see whether anybody comes");
+        mine.send_replace(true);
+        assert!(stays(60).await, "it is its turn again");
+    }
+    mine.send_replace(false);
+    assert!(!stays(60).await);
 }
 
 #[tokio::test]
