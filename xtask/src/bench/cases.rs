@@ -1,7 +1,7 @@
 //! What is measured of the datapath.
 
 use super::frame::{Frame, L4};
-use super::kernel::Hook;
+use super::kernel::{Hook, Program};
 use super::world::{self, BACKEND_PORT, LOOKALIKE, NODE, STRANGER, Service, ip};
 
 /// Runs of a program that changes nothing between them.
@@ -11,8 +11,10 @@ const FRESH: u32 = 1 << 17;
 /// New flows that need a port of the node's: every one is looked up among the
 /// sockets besides.
 const FRESH_SNAT: u32 = 1 << 16;
-/// Flows that no cache holds.
+/// Flows that no cache of a CPU's own holds.
 const FLOWS: u32 = 1 << 16;
+/// Flows that no cache holds at all, and for which conntrack's default size has no room.
+const MOST_FLOWS: u32 = 1 << 19;
 
 /// What a program is compared with, behind the same front program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +23,8 @@ pub(super) enum Reference {
     Floor,
     /// Returns at once.
     Empty,
+    /// The floor, behind the front program that writes frames whole.
+    Whole,
 }
 
 /// What a program does to the frame.
@@ -34,8 +38,10 @@ pub(super) enum Effect {
     ToRemote,
     /// Back to the client, from the frontend.
     Reply,
-    /// Back to the client: a TCP reset.
+    /// Back to the client: a TCP reset, or the answer to a ping.
     Refused,
+    /// Nowhere.
+    Dropped,
 }
 
 /// What conntrack knows before the measurement.
@@ -77,14 +83,19 @@ pub(super) struct Case {
 }
 
 /// Names of the programs.
-const XDP: &str = "lb_xdp";
-const UP: &str = "lb_up_ingress";
+pub(super) const XDP: &str = "lb_xdp";
+pub(super) const UP: &str = "lb_up_ingress";
+/// Of the benchmark: one of the datapath's counters, alone.
+const COUNT: &str = "xdp_count";
 const POD: &str = "lb_pod_ingress";
 const OUT: &str = "lb_up_egress";
 
 impl Case {
     fn new(program: &'static str, name: &'static str) -> Self {
-        let hook = if program == XDP { Hook::Xdp } else { Hook::Tc };
+        let hook = match program {
+            XDP | COUNT => Hook::Xdp,
+            _ => Hook::Tc,
+        };
         Self {
             hook,
             program,
@@ -162,11 +173,11 @@ impl Case {
         self
     }
 
-    /// Name of the suite.
-    pub(super) fn suite(&self) -> &'static str {
-        match self.hook {
-            Hook::Xdp => "xdp",
-            Hook::Tc => "tc",
+    /// What is run.
+    pub(super) fn program(&self) -> Program {
+        match self.program {
+            COUNT => Program::Bench(COUNT),
+            name => Program::Datapath(name),
         }
     }
 }
@@ -185,16 +196,19 @@ fn xdp() -> Vec<Case> {
             .known(tcp4, L4::Ack, 1)
             .at_most(2.2),
         case("established, IPv4 TCP, 65536 flows").known(tcp4, L4::Ack, FLOWS),
+        case("established, IPv4 TCP, 524288 flows").known(tcp4, L4::Ack, MOST_FLOWS),
         case("established, IPv4 UDP, 1 flow").known(&world::DNS4, L4::Udp, 1),
         case("established, IPv4 SNAT, 1 flow").known(snat4, L4::Ack, 1),
         case("established, IPv6 TCP, 1 flow").known(tcp6, L4::Ack, 1),
         case("established, IPv6 TCP, 65536 flows").known(tcp6, L4::Ack, FLOWS),
+        case("established, IPv6 TCP, 524288 flows").known(tcp6, L4::Ack, MOST_FLOWS),
         case("established, IPv6 SNAT, 1 flow").known(snat6, L4::Ack, 1),
         case("new flow, IPv4 TCP")
             .fresh(tcp4, L4::Syn)
             .at_most(14.0),
         case("new flow, IPv4 UDP").fresh(&world::DNS4, L4::Udp),
-        case("new flow, IPv4 affinity").fresh(&world::STICKY4, L4::Syn),
+        case("new flow, IPv4 source range").fresh(&world::RANGED4, L4::Syn),
+        case("new flow, IPv4 affinity, 4095 of 4096 hit").fresh(&world::STICKY4, L4::Syn),
         case("new flow, IPv4 SNAT").fresh(snat4, L4::Syn),
         case("new flow, IPv6 TCP").fresh(tcp6, L4::Syn),
         case("new flow, IPv6 SNAT").fresh(snat6, L4::Syn),
@@ -203,6 +217,7 @@ fn xdp() -> Vec<Case> {
         case("none of ours, IPv6").to(STRANGER[1], 80).at_most(2.0),
         case("none of ours, to the node itself").to(NODE[0], 22),
         case("none of ours, the filter's false alarm").to(LOOKALIKE, 80),
+        Case::new(COUNT, "one counter, and nothing else"),
     ]
 }
 
@@ -259,7 +274,7 @@ mod tests {
     #[test]
     fn no_two_rows_have_the_same_name() {
         let cases = all();
-        let names: BTreeSet<_> = cases.iter().map(|c| (c.suite(), c.name)).collect();
+        let names: BTreeSet<_> = cases.iter().map(|c| (c.program, c.name)).collect();
         assert_eq!(names.len(), cases.len());
     }
 

@@ -1,19 +1,22 @@
 //! Rows of the datapath: every case after its reference, again and again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_common::ServiceCounter;
+use lb_common::conntrack::BUCKET_SLOTS;
+use lb_common::{ServiceCounter, limits};
 
 use super::cases::{self, Case, Effect, Flows, Reference};
 use super::frame::{self, Frame};
 use super::kernel::{Hook, Kernel, Program, Runs};
+use super::odd::{self, Odd, Sign};
 use super::stats::{Row, Spread, Target};
 use super::{Plan, isolate, machine, world};
 use crate::{paths, ui};
 
 /// Service ids that the world gives out at most.
-const SERVICES: u32 = 16;
+const SERVICES: u32 = 32;
 /// Programs, their suites, and the most instructions that the verifier may go through: some 10 %
 /// more than it did. The kernel refuses a program at a million.
 const BUDGETS: [(&str, &str, f64); 4] = [
@@ -24,6 +27,9 @@ const BUDGETS: [(&str, &str, f64); 4] = [
 ];
 /// Runs of a reference.
 const REFERENCE: u32 = 1 << 20;
+/// Runs of a program with a packet of another kind than a flow's. With conntrack full they must
+/// be done before the flows in it are old enough to be given up.
+const ODD: u32 = 1 << 18;
 
 /// Measures every case of the suites that the plan names.
 ///
@@ -37,34 +43,117 @@ pub(super) fn measure(plan: &Plan) -> Result<Vec<Row>> {
 fn in_namespace(plan: &Plan) -> Result<Vec<Row>> {
     world::network()?;
     let cpu = machine::pin()?;
-    let mut kernel = Kernel::load(&plan.object, &paths::bench_object())?;
-    let cases: Vec<Case> = cases::all()
-        .into_iter()
-        .filter(|case| plan.wants_case(case.suite(), case.name))
+    let flows = cases::all().into_iter().map(Item::Flows);
+    let items: Vec<Item> = flows
+        .chain(odd::all().into_iter().map(Item::Odd))
+        .filter(|item| plan.wants_case(item.suite(), item.name()))
         .collect();
-    let mut table = Table::new(&cases);
-    let mut progress = ui::Progress::start(&format!("{} rows on CPU {cpu}", cases.len()));
+    let mut kernels = Kernels::default();
+    let mut table = Table::new(&items);
+    let mut progress = ui::Progress::start(&format!("{} rows on CPU {cpu}", items.len()));
     for repetition in 1..=plan.reps {
-        for (case, row) in cases.iter().zip(&mut table.rows) {
-            progress.tick(&format!("{repetition}/{}: {}", plan.reps, case.name));
-            let (reference, ns) = once(&mut kernel, case, plan)
-                .with_context(|| format!("{}: {}", case.suite(), case.name))?;
+        for (item, row) in items.iter().zip(&mut table.rows) {
+            progress.tick(&format!("{repetition}/{}: {}", plan.reps, item.name()));
+            let kernel = kernels.get(item.conntrack(), plan)?;
+            let (reference, ns) = match item {
+                Item::Flows(case) => once(kernel, case, plan),
+                Item::Odd(odd) => once_odd(kernel, odd, plan),
+            }
+            .with_context(|| format!("{}: {}", item.suite(), item.name()))?;
             row.add(ns, reference);
-            let key = (case.hook == Hook::Tc, case.frame.is_v6(), case.reference);
-            table.references.entry(key).or_default().push(reference);
+            table
+                .references
+                .entry(item.reference())
+                .or_default()
+                .push(reference);
         }
         table.end_repetition();
     }
     progress.end(true);
     let mut rows = table.finish();
-    rows.extend(budgets(plan, &kernel)?);
+    rows.extend(budgets(plan, &mut kernels)?);
     // The rows of a suite stand together.
     rows.sort_by_key(|row| row.suite != "xdp");
     Ok(rows)
 }
 
+/// What a row is of.
+enum Item {
+    /// Packets of flows, of which there may be many.
+    Flows(Case),
+    /// One packet of another kind.
+    Odd(Odd),
+}
+
+impl Item {
+    fn hook(&self) -> Hook {
+        match self {
+            Self::Flows(case) => case.hook,
+            Self::Odd(odd) => odd.hook,
+        }
+    }
+
+    fn suite(&self) -> &'static str {
+        match self.hook() {
+            Hook::Xdp => "xdp",
+            Hook::Tc => "tc",
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Flows(case) => case.name,
+            Self::Odd(odd) => odd.name,
+        }
+    }
+
+    /// Entries that conntrack has room for.
+    fn conntrack(&self) -> u32 {
+        match self {
+            Self::Flows(case) if case.known == Flows::Known => {
+                // Two for each flow, with as much room again.
+                (4 * case.flows).max(limits::CONNTRACK)
+            }
+            Self::Flows(_) => limits::CONNTRACK,
+            Self::Odd(_) => BUCKET_SLOTS,
+        }
+    }
+
+    fn reference(&self) -> ReferenceKey {
+        let tc = self.hook() == Hook::Tc;
+        match self {
+            Self::Flows(case) => (tc, case.frame.is_v6(), case.reference),
+            Self::Odd(_) => (tc, false, Reference::Whole),
+        }
+    }
+
+    fn target(&self) -> Option<f64> {
+        match self {
+            Self::Flows(case) => case.target,
+            Self::Odd(_) => None,
+        }
+    }
+}
+
+/// The programs, once for each size of conntrack that a row needs.
+#[derive(Default)]
+struct Kernels(BTreeMap<u32, Kernel>);
+
+impl Kernels {
+    fn get(&mut self, conntrack: u32, plan: &Plan) -> Result<&mut Kernel> {
+        match self.0.entry(conntrack) {
+            Entry::Occupied(there) => Ok(there.into_mut()),
+            Entry::Vacant(place) => {
+                let kernel = Kernel::load(&plan.object, &paths::bench_object(), conntrack)?;
+                Ok(place.insert(kernel))
+            }
+        }
+    }
+}
+
 /// What the verifier went through.
-fn budgets(plan: &Plan, kernel: &Kernel) -> Result<Vec<Row>> {
+fn budgets(plan: &Plan, kernels: &mut Kernels) -> Result<Vec<Row>> {
+    let kernel = kernels.get(limits::CONNTRACK, plan)?;
     let mut rows = Vec::new();
     for (suite, program, budget) in BUDGETS {
         let mut row = Row::new(suite, format!("verified, {program}"), "instructions");
@@ -84,20 +173,49 @@ fn once(kernel: &mut Kernel, case: &Case, plan: &Plan) -> Result<(f64, f64)> {
     if case.known == Flows::Known {
         open(kernel, case)?;
     }
-    let reference = Program::Bench(match (case.hook, case.reference) {
-        (Hook::Xdp, Reference::Floor) => "xdp_floor",
-        (Hook::Xdp, Reference::Empty) => "xdp_empty",
-        (Hook::Tc, Reference::Floor) => "tc_floor",
-        (Hook::Tc, Reference::Empty) => "tc_empty",
-    });
+    let reference = reference_program(case.hook, case.reference);
     let flows = (case.flows, REFERENCE / plan.divisor);
     let reference = kernel.run(case.hook, reference, &case.frame, flows)?;
     let before = kernel.carried(SERVICES)?;
-    let program = Program::Datapath(case.program);
-    let result = kernel.run(case.hook, program, &case.frame, (case.flows, runs))?;
+    let result = kernel.run(case.hook, case.program(), &case.frame, (case.flows, runs))?;
     let after = kernel.carried(SERVICES)?;
     if plan.checked {
         check(case, runs, &result, &difference(&before, &after))?;
+    }
+    Ok((reference.ns, result.ns))
+}
+
+fn reference_program(hook: Hook, reference: Reference) -> Program {
+    Program::Bench(match (hook, reference) {
+        (Hook::Xdp, Reference::Floor | Reference::Whole) => "xdp_floor",
+        (Hook::Xdp, Reference::Empty) => "xdp_empty",
+        (Hook::Tc, Reference::Floor | Reference::Whole) => "tc_floor",
+        (Hook::Tc, Reference::Empty) => "tc_empty",
+    })
+}
+
+/// One repetition of a packet that is of no flow's usual kind, likewise.
+fn once_odd(kernel: &mut Kernel, odd: &Odd, plan: &Plan) -> Result<(f64, f64)> {
+    kernel.forget_flows()?;
+    world::configure(kernel.maps(), &world::config())?;
+    let frame = (odd.prepare)(kernel)?;
+    let reference = reference_program(odd.hook, Reference::Whole);
+    let reference = kernel.run_whole(odd.hook, reference, &frame, REFERENCE / plan.divisor)?;
+    let count = |kernel: &Kernel| match odd.sign {
+        Sign::Counted(reason) => kernel.counted(reason),
+        Sign::Carried => Ok(kernel.carried(SERVICES)?.packets),
+    };
+    let runs = ODD / plan.divisor;
+    let before = count(kernel)?;
+    let result = kernel.run_whole(odd.hook, Program::Datapath(odd.program), &frame, runs)?;
+    let counted = count(kernel)? - before;
+    if plan.checked {
+        ensure!(
+            counted == u64::from(runs),
+            "{runs} runs, and {counted} of them were counted as {:?}",
+            odd.sign
+        );
+        check_verdict(odd.hook, odd.effect, &result)?;
     }
     Ok((reference.ns, result.ns))
 }
@@ -112,11 +230,15 @@ fn open(kernel: &mut Kernel, case: &Case) -> Result<()> {
     };
     let program = match case.effect {
         Effect::Reply => Program::Datapath("lb_up_ingress"),
-        _ => Program::Datapath(case.program),
+        _ => case.program(),
     };
     kernel.run(case.hook, program, &forward, (case.flows, case.flows))?;
-    let program = Program::Datapath(case.program);
-    kernel.run(case.hook, program, &case.frame, (case.flows, case.flows))?;
+    kernel.run(
+        case.hook,
+        case.program(),
+        &case.frame,
+        (case.flows, case.flows),
+    )?;
     Ok(())
 }
 
@@ -140,12 +262,7 @@ fn check(case: &Case, runs: u32, result: &Runs, carried: &(u64, u64)) -> Result<
         *carried == expected,
         "{runs} runs: (packets, connections) of the services are {carried:?} and should be {expected:?}"
     );
-    let verdict = verdict(case.hook, case.effect);
-    ensure!(
-        result.verdict == verdict,
-        "the program returned {} and should return {verdict}",
-        result.verdict as i32
-    );
+    check_verdict(case.hook, case.effect, result)?;
     let right = match case.effect {
         Effect::Pass => {
             frame::destination(&result.frame) == frame::destination(&case.frame.bytes()?)
@@ -154,12 +271,24 @@ fn check(case: &Case, runs: u32, result: &Runs, carried: &(u64, u64)) -> Result<
         Effect::ToRemote => is_backend(case, &result.frame) && is_node(&result.frame),
         Effect::Reply => frame::source(&result.frame) == case.service.map(world::Service::frontend),
         Effect::Refused => frame::source(&result.frame) == Some(case.frame.server),
+        Effect::Dropped => true,
     };
     ensure!(
         right,
         "the frame left from {:?} to {:?}, which is not where it should go",
         frame::source(&result.frame),
         frame::destination(&result.frame)
+    );
+    Ok(())
+}
+
+fn check_verdict(hook: Hook, effect: Effect, result: &Runs) -> Result<()> {
+    let verdict = verdict(hook, effect);
+    ensure!(
+        result.verdict == verdict,
+        "the program returned {} and should return {}",
+        result.verdict as i32,
+        verdict as i32
     );
     Ok(())
 }
@@ -177,12 +306,16 @@ fn is_node(bytes: &[u8]) -> bool {
 /// What a program returns: `enum xdp_action`, or TC_ACT_* where TC_ACT_UNSPEC hands
 /// the packet on.
 fn verdict(hook: Hook, effect: Effect) -> u32 {
+    const XDP_DROP: u32 = 1;
     const XDP_PASS: u32 = 2;
     const XDP_TX: u32 = 3;
     const XDP_REDIRECT: u32 = 4;
     const TC_ACT_UNSPEC: u32 = u32::MAX;
+    const TC_ACT_SHOT: u32 = 2;
     const TC_ACT_REDIRECT: u32 = 7;
     match (hook, effect) {
+        (Hook::Xdp, Effect::Dropped) => XDP_DROP,
+        (Hook::Tc, Effect::Dropped) => TC_ACT_SHOT,
         (Hook::Xdp, Effect::Pass | Effect::ToLocal | Effect::Reply) => XDP_PASS,
         (Hook::Xdp, Effect::ToRemote) => XDP_REDIRECT,
         (Hook::Xdp, Effect::Refused) => XDP_TX,
@@ -202,19 +335,19 @@ struct Table {
 }
 
 impl Table {
-    fn new(cases: &[Case]) -> Self {
-        let row = |case: &Case| {
-            let mut row = Row::new(case.suite(), case.name, "ns");
-            let kind = match case.reference {
-                Reference::Floor => "floor",
+    fn new(items: &[Item]) -> Self {
+        let row = |item: &Item| {
+            let mut row = Row::new(item.suite(), item.name(), "ns");
+            let kind = match item.reference().2 {
+                Reference::Floor | Reference::Whole => "floor",
                 Reference::Empty => "empty",
             };
             row.reference = Some((kind.to_owned(), Vec::new()));
-            row.target = case.target.map(Target::AtMost);
+            row.target = item.target().map(Target::AtMost);
             row
         };
         Self {
-            rows: cases.iter().map(row).collect(),
+            rows: items.iter().map(row).collect(),
             references: BTreeMap::new(),
             reference_rows: BTreeMap::new(),
         }
@@ -229,6 +362,7 @@ impl Table {
                 let name = match reference {
                     Reference::Floor => format!("floor: swap link addresses, transmit, {family}"),
                     Reference::Empty => format!("empty: return at once, {family}"),
+                    Reference::Whole => "floor, of a frame that is written whole".to_owned(),
                 };
                 Row::new(if tc { "tc" } else { "xdp" }, name, "ns")
             });

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytemuck::{Pod, Zeroable};
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 /// First port of the clients: flow `n` has this plus `n % 4096`, and an address
 /// whose last two bytes are `n / 4096`.
@@ -16,7 +16,7 @@ const LEN4: usize = 60;
 /// Length of every IPv6 frame.
 const LEN6: usize = 80;
 
-/// What the front program of `lb-ebpf/src/bin/bench.rs` does; the layout is that
+/// What the front program of `lb-ebpf/src/bin/bench/main.rs` does; the layout is that
 /// program's `Front`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -34,6 +34,33 @@ pub(super) struct Front {
     next: u32,
     mask: u32,
     base: u32,
+}
+
+/// A frame that the front program writes whole; the layout is that program's `Whole`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Whole {
+    len: u32,
+    link: [u32; 4],
+    words: [u32; 31],
+}
+
+impl Whole {
+    /// A frame's length, and its first 138 bytes.
+    ///
+    /// # Errors
+    /// It has no Ethernet header.
+    pub(super) fn of(frame: &[u8]) -> Result<Self> {
+        ensure!(frame.len() >= 14, "a frame has no Ethernet header");
+        let (link, rest) = frame.split_at(14);
+        let mut whole = Self::zeroed();
+        whole.len = frame.len() as u32;
+        bytemuck::bytes_of_mut(&mut whole.link)[..14].copy_from_slice(link);
+        let words = bytemuck::bytes_of_mut(&mut whole.words);
+        let len = rest.len().min(words.len());
+        words[..len].copy_from_slice(&rest[..len]);
+        Ok(whole)
+    }
 }
 
 /// A transport header.
@@ -71,40 +98,10 @@ impl Frame {
             IpAddr::V6(_) => "fd00:20::".parse(),
         };
         let client = (client?, CLIENT_PORT);
-        let (src, dst) = if self.reply {
-            (self.server, client)
-        } else {
-            (client, self.server)
-        };
-        // To the loopback device's address, by which test runs come: what is for
-        // another station is none of ours.
-        let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [0; 6]);
-        let ip = match (src.0, dst.0) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => link.ipv4(s.octets(), d.octets(), 64),
-            (IpAddr::V6(s), IpAddr::V6(d)) => link.ipv6(s.octets(), d.octets(), 64),
-            _ => bail!("client and server are of different families"),
-        };
-        let len = if self.is_v6() { LEN6 } else { LEN4 };
-        let mut out = Vec::with_capacity(len);
-        let written = match self.l4 {
-            L4::Syn => {
-                let tcp = ip.tcp(src.1, dst.1, 1, 64_240).syn();
-                let payload = vec![0; len - tcp.size(0)];
-                tcp.write(&mut out, &payload)
-            }
-            L4::Ack => {
-                let tcp = ip.tcp(src.1, dst.1, 1, 64_240).ack(1);
-                let payload = vec![0; len - tcp.size(0)];
-                tcp.write(&mut out, &payload)
-            }
-            L4::Udp => {
-                let udp = ip.udp(src.1, dst.1);
-                let payload = vec![0; len - udp.size(0)];
-                udp.write(&mut out, &payload)
-            }
-        };
-        written.context("cannot build a frame")?;
-        Ok(out)
+        match self.reply {
+            true => between(self.server, client, self.l4),
+            false => between(client, self.server, self.l4),
+        }
     }
 
     /// The frame as the front program writes it, for `flows` flows from flow
@@ -151,6 +148,50 @@ impl Frame {
             mask: flows - 1,
             base: u32::from(CLIENT_PORT),
         })
+    }
+}
+
+/// A frame from the one to the other, built by a packet library of others.
+///
+/// # Errors
+/// They are of different families.
+pub(super) fn between(src: (IpAddr, u16), dst: (IpAddr, u16), l4: L4) -> Result<Vec<u8>> {
+    let ip = addressed(src.0, dst.0)?;
+    let len = if src.0.is_ipv6() { LEN6 } else { LEN4 };
+    let mut out = Vec::with_capacity(len);
+    let written = match l4 {
+        L4::Syn => {
+            let tcp = ip.tcp(src.1, dst.1, 1, 64_240).syn();
+            let payload = vec![0; len - tcp.size(0)];
+            tcp.write(&mut out, &payload)
+        }
+        L4::Ack => {
+            let tcp = ip.tcp(src.1, dst.1, 1, 64_240).ack(1);
+            let payload = vec![0; len - tcp.size(0)];
+            tcp.write(&mut out, &payload)
+        }
+        L4::Udp => {
+            let udp = ip.udp(src.1, dst.1);
+            let payload = vec![0; len - udp.size(0)];
+            udp.write(&mut out, &payload)
+        }
+    };
+    written.context("cannot build a frame")?;
+    Ok(out)
+}
+
+/// A frame's headers up to that of IP.
+///
+/// # Errors
+/// The addresses are of different families.
+pub(super) fn addressed(src: IpAddr, dst: IpAddr) -> Result<PacketBuilderStep<IpHeaders>> {
+    // To the loopback device's address, by which test runs come: what is for
+    // another station is none of ours.
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [0; 6]);
+    match (src, dst) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => Ok(link.ipv4(s.octets(), d.octets(), 64)),
+        (IpAddr::V6(s), IpAddr::V6(d)) => Ok(link.ipv6(s.octets(), d.octets(), 64)),
+        _ => bail!("client and server are of different families"),
     }
 }
 

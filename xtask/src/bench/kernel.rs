@@ -4,14 +4,19 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::ServiceCounter;
-use lb_common::schema::{self, name};
+use bytemuck::NoUninit;
+use lb_common::conntrack::{buckets, elements};
+use lb_common::schema::name;
+use lb_common::{PacketCounter, Reason, ServiceCounter};
 
-use super::frame::{Frame, Front};
+use super::frame::{Frame, Whole};
 use super::world;
+
+/// Conntrack's maps.
+const CONNTRACK: [&str; 2] = [name::lb_ct4_v1, name::lb_ct6_v1];
 
 /// Where a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +54,26 @@ pub(super) struct Runs {
 }
 
 impl Kernel {
-    /// Loads both objects, with maps of their default sizes that nobody else sees.
+    /// Loads both objects, with maps that nobody else sees: conntrack has room for so many
+    /// entries of each family.
     ///
     /// # Errors
     /// An object is missing or the kernel refuses a program.
-    pub(super) fn load(object: &Path, bench: &Path) -> Result<Self> {
-        let open = |path: &Path| {
-            EbpfLoader::new()
+    pub(super) fn load(object: &Path, bench: &Path, conntrack: u32) -> Result<Self> {
+        let open = |loader: &mut EbpfLoader<'_>, path: &Path| {
+            loader
                 .load_file(path)
                 .with_context(|| format!("cannot load {}: `cargo xtask build`", path.display()))
         };
+        let buckets = buckets(conntrack);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("CT_BUCKETS", &buckets, true);
+        for name in CONNTRACK {
+            loader.map_max_entries(name, elements(buckets));
+        }
         let mut kernel = Self {
-            lb: open(object)?,
-            bench: open(bench)?,
+            lb: open(&mut loader, object)?,
+            bench: open(&mut EbpfLoader::new(), bench)?,
         };
         for name in ["lb_xdp", "lb_up_ingress", "lb_pod_ingress", "lb_up_egress"] {
             load(&mut kernel.lb, name)?;
@@ -99,19 +111,47 @@ impl Kernel {
         frame: &Frame,
         (flows, repeat): (u32, u32),
     ) -> Result<Runs> {
+        self.set("bench_front", &frame.front(flows, 0)?)?;
+        let front = front_program(hook, frame);
+        self.run_behind((hook, &front), program, &frame.bytes()?, repeat)
+    }
+
+    /// Runs a program `repeat` times on a frame that is restored whole, as far as it has headers.
+    ///
+    /// # Errors
+    /// As [`Kernel::run`].
+    pub(super) fn run_whole(
+        &mut self,
+        hook: Hook,
+        program: Program,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Runs> {
+        self.set("bench_whole", &Whole::of(frame)?)?;
+        let front = match hook {
+            Hook::Xdp => "xdp_whole",
+            Hook::Tc => "tc_whole",
+        };
+        self.run_behind((hook, front), program, frame, repeat)
+    }
+
+    fn run_behind(
+        &mut self,
+        (hook, front): (Hook, &str),
+        program: Program,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Runs> {
         self.aim(hook, program)?;
-        self.set_front(&frame.front(flows, 0)?)?;
-        let bytes = frame.bytes()?;
-        let mut out = vec![0; 2048];
+        let mut out = vec![0; 4096];
         let options = TestRunOptions {
-            data_in: Some(&bytes),
+            data_in: Some(frame),
             data_out: Some(&mut out),
             repeat,
             ..TestRunOptions::default()
         };
-        let front = front_program(hook, frame);
         let refused = || format!("the kernel refuses to run {program:?} behind {front}");
-        let found = self.bench.program(&front).with_context(refused)?;
+        let found = self.bench.program(front).with_context(refused)?;
         let result = match hook {
             Hook::Xdp => <&Xdp>::try_from(found)?.test_run(options),
             Hook::Tc => <&SchedClassifier>::try_from(found)?.test_run(options),
@@ -149,16 +189,9 @@ impl Kernel {
             .with_context(|| format!("cannot call {name} from the front program"))
     }
 
-    fn set_front(&mut self, front: &Front) -> Result<()> {
-        const BYTES: usize = size_of::<Front>();
-        let map = self
-            .bench
-            .map_mut("bench_front")
-            .context("the object has no map bench_front")?;
-        let mut map: Array<&mut MapData, [u8; BYTES]> = Array::try_from(map)?;
-        let bytes: [u8; BYTES] = bytemuck::cast(*front);
-        map.set(0, bytes, 0)
-            .context("cannot write the front program's frame")
+    /// Writes what a front program restores: the only element of one of its maps.
+    fn set<T: NoUninit>(&mut self, map: &str, value: &T) -> Result<()> {
+        world::put(&mut self.bench, map, 0, value)
     }
 
     /// Empties conntrack.
@@ -166,11 +199,7 @@ impl Kernel {
     /// # Errors
     /// The kernel's.
     pub(super) fn forget_flows(&mut self) -> Result<()> {
-        for name in [name::lb_ct4_v1, name::lb_ct6_v1] {
-            let def = schema::MAPS
-                .iter()
-                .find(|def| def.name == name)
-                .with_context(|| format!("the schema has no map {name}"))?;
+        for name in CONNTRACK {
             let map = self
                 .lb
                 .map_mut(name)
@@ -178,11 +207,32 @@ impl Kernel {
             let Map::Array(data) = map else {
                 bail!("the map {name} is no array");
             };
-            let bytes = def.value_size as usize * def.max_entries as usize;
+            let info = data.info()?;
+            let bytes = info.value_size() as usize * info.max_entries() as usize;
             super::sys::zero(data.fd().as_fd(), bytes)
                 .with_context(|| format!("cannot empty the map {name}"))?;
         }
         Ok(())
+    }
+
+    /// The maps of the datapath.
+    pub(super) fn maps(&mut self) -> &mut Ebpf {
+        &mut self.lb
+    }
+
+    /// How often something happened to packets since the programs were loaded.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn counted(&self, reason: Reason) -> Result<u64> {
+        const BYTES: usize = size_of::<PacketCounter>();
+        let map = self
+            .lb
+            .map(name::lb_reasons_v1)
+            .context("the object has no map of reasons")?;
+        let map: PerCpuArray<&MapData, [u8; BYTES]> = PerCpuArray::try_from(map)?;
+        let counter = |value: &[u8; BYTES]| bytemuck::cast::<_, PacketCounter>(*value).packets;
+        Ok(map.get(&(reason as u32), 0)?.iter().map(counter).sum())
     }
 
     /// What all services together carried since the programs were loaded.

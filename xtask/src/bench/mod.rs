@@ -13,6 +13,7 @@ mod loadgen;
 mod machine;
 mod manifests;
 mod matrix;
+mod odd;
 mod plot;
 mod report;
 mod stats;

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData};
 use bytemuck::{NoUninit, bytes_of};
 use lb_common::hash::{filter_bit, filter_kind};
 use lb_common::schema::{PACK, name};
 use lb_common::{
-    Addr, Backend, Be16, Frontend, FrontendKey, NodeConfig, backend_flags, frontend_flags, proto,
-    scope,
+    Addr, Backend, Be16, Be32, Frontend, FrontendKey, NodeConfig, RangeKey, backend_flags,
+    frontend_flags, proto, scope,
 };
 
 use crate::sh::Sh;
@@ -43,10 +44,34 @@ pub(super) struct Service {
     pub(super) local: bool,
     /// Seconds of session affinity.
     pub(super) affinity: u32,
+    /// What it has besides.
+    quirk: Quirk,
+}
+
+/// What is special about a service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quirk {
+    Nothing,
+    /// Its external policy is Local.
+    Local,
+    /// Its source ranges have this network, with so many bits.
+    From(&'static str, u32),
+    /// Its backends are dead: the tables name what is not there.
+    Dead,
+}
+
+impl Quirk {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Nothing | Self::Dead => 0,
+            Self::Local => frontend_flags::DROP_IF_EMPTY | frontend_flags::NO_SNAT,
+            Self::From(..) => frontend_flags::SOURCE_RANGES,
+        }
+    }
 }
 
 macro_rules! services {
-    ($($name:ident = $id:literal $vip:literal $port:literal $proto:ident, $n:literal $local:literal $net:literal $affinity:literal, $doc:literal;)+) => {
+    ($($name:ident = $id:literal $vip:literal $port:literal $proto:ident, $n:literal $local:literal $net:literal $affinity:literal $quirk:expr, $doc:literal;)+) => {
         $(#[doc = $doc]
         pub(super) const $name: Service = Service {
             id: $id,
@@ -57,20 +82,30 @@ macro_rules! services {
             backends: $n,
             local: $local,
             affinity: $affinity,
+            quirk: $quirk,
         };)+
         const SERVICES: [&Service; [$($id),+].len()] = [$(&$name),+];
     };
 }
 services! {
-    LOCAL4 = 1 "10.96.0.1" 80 TCP, 8 true "10.244.1.0" 0, "TCP over IPv4, backends on this node.";
-    REMOTE4 = 2 "10.96.0.2" 80 TCP, 256 false "10.245.0.0" 0, "TCP over IPv4, backends elsewhere.";
-    STICKY4 = 3 "10.96.0.3" 80 TCP, 8 true "10.244.3.0" 10_800, "With session affinity.";
-    EMPTY4 = 4 "10.96.0.4" 80 TCP, 0 true "10.244.4.0" 0, "Without an endpoint.";
-    DNS4 = 5 "10.96.0.5" 53 UDP, 8 true "10.244.5.0" 0, "UDP over IPv4.";
-    SINGLE4 = 6 "10.96.0.6" 80 TCP, 1 true "10.244.6.0" 0, "One backend, IPv4.";
-    LOCAL6 = 7 "fd00:96::1" 80 TCP, 8 true "fd00:244:1::" 0, "TCP over IPv6, backends on this node.";
-    REMOTE6 = 8 "fd00:96::2" 80 TCP, 256 false "fd00:245::" 0, "TCP over IPv6, backends elsewhere.";
-    SINGLE6 = 9 "fd00:96::6" 80 TCP, 1 true "fd00:244:6::" 0, "One backend, IPv6.";
+    LOCAL4 = 1 "10.96.0.1" 80 TCP, 8 true "10.244.1.0" 0 Quirk::Nothing, "TCP over IPv4, backends on this node.";
+    REMOTE4 = 2 "10.96.0.2" 80 TCP, 256 false "10.245.0.0" 0 Quirk::Nothing, "TCP over IPv4, backends elsewhere.";
+    STICKY4 = 3 "10.96.0.3" 80 TCP, 8 true "10.244.3.0" 10_800 Quirk::Nothing, "With session affinity.";
+    EMPTY4 = 4 "10.96.0.4" 80 TCP, 0 true "10.244.4.0" 0 Quirk::Nothing, "Without an endpoint.";
+    DNS4 = 5 "10.96.0.5" 53 UDP, 8 true "10.244.5.0" 0 Quirk::Nothing, "UDP over IPv4.";
+    SINGLE4 = 6 "10.96.0.6" 80 TCP, 1 true "10.244.6.0" 0 Quirk::Nothing, "One backend, IPv4.";
+    LOCAL6 = 7 "fd00:96::1" 80 TCP, 8 true "fd00:244:1::" 0 Quirk::Nothing, "TCP over IPv6, backends on this node.";
+    REMOTE6 = 8 "fd00:96::2" 80 TCP, 256 false "fd00:245::" 0 Quirk::Nothing, "TCP over IPv6, backends elsewhere.";
+    SINGLE6 = 9 "fd00:96::6" 80 TCP, 1 true "fd00:244:6::" 0 Quirk::Nothing, "One backend, IPv6.";
+    POLICY4 = 10 "10.96.0.7" 80 TCP, 0 true "10.244.7.0" 0 Quirk::Local, "Policy Local, and no endpoint here.";
+    RANGED4 = 11 "10.96.0.8" 80 TCP, 8 true "10.244.8.0" 0 Quirk::From("172.16.0.0", 12), "With source ranges that the clients are in.";
+    DENIED4 = 12 "10.96.0.9" 80 TCP, 8 true "10.244.9.0" 0 Quirk::From("10.0.0.0", 8), "With source ranges that they are not in.";
+    UNROUTED4 = 13 "10.96.0.10" 80 TCP, 2 false "10.246.0.0" 0 Quirk::Nothing, "No route leads to the backends.";
+    UNKNOWN4 = 14 "10.96.0.11" 80 TCP, 2 false "192.168.77.100" 0 Quirk::Nothing, "Backends whose link address is not known.";
+    DEAD4 = 15 "10.96.0.12" 80 TCP, 2 true "10.244.12.0" 0 Quirk::Dead, "Dead backends.";
+    SCTP4 = 16 "10.96.0.13" 3868 SCTP, 8 true "10.244.13.0" 0 Quirk::Nothing, "SCTP over IPv4.";
+    ELSEWHERE4 = 17 "10.96.0.14" 80 TCP, 1 false "10.245.14.0" 0 Quirk::Nothing, "One backend, elsewhere, IPv4.";
+    ELSEWHERE6 = 18 "fd00:96::14" 80 TCP, 1 false "fd00:245:14::" 0 Quirk::Nothing, "One backend, elsewhere, IPv6.";
 }
 
 impl Service {
@@ -108,7 +143,9 @@ pub(super) fn fill(lb: &mut Ebpf) -> Result<()> {
     for service in SERVICES {
         let first = backend_id;
         for n in 0..service.backends {
-            put_backend(lb, service, backend_id, n)?;
+            if service.quirk != Quirk::Dead {
+                put_backend(lb, service, backend_id, n)?;
+            }
             backend_id += 1;
         }
         let (slots, len) = match service.backends {
@@ -121,12 +158,15 @@ pub(super) fn fill(lb: &mut Ebpf) -> Result<()> {
         }
         let value = Frontend {
             service: service.id,
-            flags: 0,
+            flags: service.quirk.flags(),
             slots,
             len,
             affinity: service.affinity,
         };
         put_frontend(lb, service, value)?;
+        if let Quirk::From(net, bits) = service.quirk {
+            put_range(lb, service, (ip(net), bits))?;
+        }
     }
     for (index, ids) in (0..).zip(all.chunks(PACK as usize)) {
         let mut element = [0; PACK as usize];
@@ -176,6 +216,22 @@ fn put_frontend(lb: &mut Ebpf, service: &Service, value: Frontend) -> Result<()>
     put_vip(lb, addr, 0)
 }
 
+/// Lets a network of IPv4 in.
+fn put_range(lb: &mut Ebpf, service: &Service, (net, bits): (IpAddr, u32)) -> Result<()> {
+    const DATA: usize = size_of::<RangeKey>() - 4;
+    let key = RangeKey {
+        prefix_len: 32 + 96 + bits,
+        service: Be32::new(service.id),
+        addr: Addr::from(net),
+    };
+    let bytes: [u8; size_of::<RangeKey>()] = bytemuck::cast(key);
+    let (_, data) = bytes.split_at(4);
+    let data: [u8; DATA] = data.try_into().context("a range's key has another size")?;
+    let mut map: LpmTrie<_, [u8; DATA], u32> = LpmTrie::try_from(map(lb, name::lb_ranges_v1)?)?;
+    map.insert(&Key::new(key.prefix_len, data), 1, 0)
+        .context("cannot write a source range")
+}
+
 /// The entry of a vip itself.
 fn put_vip(lb: &mut Ebpf, addr: Addr, flags: u32) -> Result<()> {
     for scope in [scope::INTERNAL, scope::EXTERNAL] {
@@ -203,7 +259,12 @@ fn node(lb: &mut Ebpf) -> Result<()> {
     }
     let lookalike = Addr::from(ip(LOOKALIKE));
     set_bit(lb, filter_bit(filter_kind::VIP, lookalike, Be16::new(0), 0))?;
-    let config = NodeConfig {
+    configure(lb, &config())
+}
+
+/// What the agent finds out of the node, usually.
+pub(super) fn config() -> NodeConfig {
+    NodeConfig {
         snat4: Addr::from(ip(NODE[0])),
         snat6: Addr::from(ip(NODE[1])),
         // What the agent takes by default.
@@ -211,8 +272,15 @@ fn node(lb: &mut Ebpf) -> Result<()> {
         snat_port_max: 29_999,
         flags: 0,
         host_netns: 0,
-    };
-    put(lb, name::lb_node_v1, 0, &config)
+    }
+}
+
+/// Writes what the datapath knows of the node.
+///
+/// # Errors
+/// The map is missing or cannot be written.
+pub(super) fn configure(lb: &mut Ebpf, config: &NodeConfig) -> Result<()> {
+    put(lb, name::lb_node_v1, 0, config)
 }
 
 fn frontend(lb: &mut Ebpf, key: &FrontendKey, value: &Frontend) -> Result<()> {
@@ -234,7 +302,7 @@ fn set_bit(lb: &mut Ebpf, bit: u32) -> Result<()> {
 }
 
 /// Writes an element of an array.
-fn put<T: NoUninit>(lb: &mut Ebpf, name: &str, index: u32, value: &T) -> Result<()> {
+pub(super) fn put<T: NoUninit>(lb: &mut Ebpf, name: &str, index: u32, value: &T) -> Result<()> {
     use std::os::fd::AsFd as _;
     let map = map(lb, name)?;
     let Map::Array(data) = map else {
@@ -264,6 +332,7 @@ pub(super) fn network() -> Result<()> {
         neigh add 192.168.77.2 lladdr 02:00:00:00:00:02 dev up0 nud permanent\n\
         neigh add fd00:77::2 lladdr 02:00:00:00:00:02 dev up0 nud permanent\n\
         route add default via 192.168.77.2\n\
+        route add unreachable 10.246.0.0/16\n\
         -6 route add default via fd00:77::2\n";
     for line in script.lines() {
         Sh::new("ip").args(line.split_whitespace()).read()?;

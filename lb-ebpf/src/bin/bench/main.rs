@@ -2,9 +2,13 @@
 //!
 //! `BPF_PROG_TEST_RUN` does not restore the packet between runs. So a `front`
 //! program writes the headers anew from a template each time, with another
-//! source for each flow, and calls the program that is measured.
+//! source for each flow, and calls the program that is measured. Another kind of it
+//! writes one frame whole, of whatever kind that is.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod frame;
 
 /// On the host there is nothing to run.
 #[cfg(not(target_arch = "bpf"))]
@@ -12,16 +16,16 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use core::arch::asm;
-
     use aya_ebpf::{
         EbpfContext as _,
         bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, xdp_action, xdp_md},
-        btf_maps::{Array, ProgramArray},
-        helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_xdp_adjust_tail},
+        btf_maps::{Array, PerCpuArray, ProgramArray},
+        helpers::generated::bpf_redirect,
         macros::{btf_map, classifier, xdp},
         programs::{TcContext, XdpContext},
     };
+
+    use super::frame::{Frame, load32, store16, store32, store64};
 
     const XDP_ABORTED: u32 = xdp_action::XDP_ABORTED;
 
@@ -61,6 +65,29 @@ mod programs {
     #[btf_map]
     static bench_front: Array<Front, 1> = Array::new();
 
+    /// Words of a frame that are restored: all headers that the datapath writes to.
+    const WORDS: usize = 31;
+
+    /// A frame that is written whole; likewise in xtask.
+    #[repr(C)]
+    struct Whole {
+        /// Bytes of the frame.
+        len: u32,
+        /// The Ethernet header; the last word is half used.
+        link: [u32; 4],
+        /// What follows it.
+        words: [u32; WORDS],
+    }
+
+    #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
+    #[btf_map]
+    static bench_whole: Array<Whole, 1> = Array::new();
+
+    /// What a counter of the datapath is made of.
+    #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
+    #[btf_map]
+    static bench_count: PerCpuArray<u64, 1> = PerCpuArray::new();
+
     #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
     #[btf_map]
     static bench_xdp: ProgramArray<1> = ProgramArray::new();
@@ -68,104 +95,6 @@ mod programs {
     #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
     #[btf_map]
     static bench_tc: ProgramArray<1> = ProgramArray::new();
-
-    macro_rules! store {
-        ($name:ident $int:ty, $class:ident, $insn:literal) => {
-            /// Stores to packet memory, which is aligned to nothing, by one instruction.
-            ///
-            /// # Safety
-            /// The bytes lie within the packet.
-            #[inline(always)]
-            unsafe fn $name(p: usize, value: $int) {
-                // SAFETY: the caller checked the bounds.
-                unsafe {
-                    asm!(
-                        concat!("*(", $insn, " *)({p} + 0) = {v}"),
-                        v = in($class) value, p = in(reg) p,
-                        options(nostack, preserves_flags)
-                    );
-                }
-            }
-        };
-    }
-    store!(store16 u32, wreg, "u16");
-    store!(store32 u32, wreg, "u32");
-    store!(store64 u64, reg, "u64");
-
-    /// Loads from packet memory.
-    ///
-    /// # Safety
-    /// The bytes lie within the packet.
-    #[inline(always)]
-    unsafe fn load32(p: usize) -> u32 {
-        let value: u32;
-        // SAFETY: the caller checked the bounds; nothing is written.
-        unsafe {
-            asm!(
-                "{v} = *(u32 *)({p} + 0)",
-                v = out(wreg) value, p = in(reg) p,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        value
-    }
-
-    /// A frame's start and end, and how to make it longer or shorter.
-    trait Frame: Copy {
-        fn bounds(self) -> (usize, usize);
-        fn resize(self, len: u32) -> bool;
-        fn len(self) -> u32;
-    }
-
-    impl Frame for *mut xdp_md {
-        #[inline(always)]
-        fn bounds(self) -> (usize, usize) {
-            // SAFETY: the kernel hands every XDP program a valid context. Volatile, because LLVM
-            // takes the two for numbers of 32 bits.
-            unsafe {
-                (
-                    (&raw const (*self).data).read_volatile() as usize,
-                    (&raw const (*self).data_end).read_volatile() as usize,
-                )
-            }
-        }
-        #[inline(always)]
-        fn resize(self, len: u32) -> bool {
-            // Without this LLVM adds and subtracts the pointers in another order, which the
-            // verifier does not allow.
-            let delta = len.wrapping_sub(core::hint::black_box(self.len())) as i32;
-            // SAFETY: the context is valid; the helper refuses what does not fit.
-            unsafe { bpf_xdp_adjust_tail(self, delta) == 0 }
-        }
-        #[inline(always)]
-        fn len(self) -> u32 {
-            let (data, end) = self.bounds();
-            (end - data) as u32
-        }
-    }
-
-    impl Frame for *mut __sk_buff {
-        #[inline(always)]
-        fn bounds(self) -> (usize, usize) {
-            // SAFETY: as for XDP.
-            unsafe {
-                (
-                    (&raw const (*self).data).read_volatile() as usize,
-                    (&raw const (*self).data_end).read_volatile() as usize,
-                )
-            }
-        }
-        #[inline(always)]
-        fn resize(self, len: u32) -> bool {
-            // SAFETY: the context is valid; the helper refuses what does not fit.
-            unsafe { bpf_skb_change_tail(self, len, 0) == 0 }
-        }
-        #[inline(always)]
-        fn len(self) -> u32 {
-            // SAFETY: the context is valid.
-            unsafe { (*self).len }
-        }
-    }
 
     /// What the headers are, and where the client is.
     trait Kind {
@@ -270,6 +199,56 @@ mod programs {
         };
     }
 
+    /// Restores a packet whole; false where the kernel has no room for it.
+    #[inline(always)]
+    fn restore_whole<F: Frame>(frame: F) -> bool {
+        let Some(whole) = bench_whole.get_ptr(0) else {
+            return false;
+        };
+        // SAFETY: the lookup succeeded, and nobody writes while programs run.
+        let whole = unsafe { &*whole };
+        if frame.len() != whole.len && !frame.resize(whole.len) {
+            return false;
+        }
+        let (p, end) = frame.bounds();
+        if p + 14 > end {
+            return false;
+        }
+        // SAFETY: the bounds were checked, here and by the verifier.
+        unsafe {
+            for at in 0..3 {
+                store32(p + 4 * at, whole.link[at]);
+            }
+            store16(p + 12, whole.link[3]);
+        }
+        for (at, word) in whole.words.iter().enumerate() {
+            let to = p + 14 + 4 * at;
+            if to + 4 > end {
+                break;
+            }
+            // SAFETY: as above.
+            unsafe { store32(to, *word) };
+        }
+        true
+    }
+
+    macro_rules! whole {
+        ($($attr:ident $name:ident $context:ident $map:ident $failed:ident $ret:ty;)+) => {
+            $(#[$attr]
+            fn $name(ctx: $context) -> $ret {
+                if restore_whole(ctx.as_ptr().cast::<<$context as Raw>::Of>()) {
+                    // SAFETY: the kernel compares the programs' types.
+                    unsafe { $map.tail_call(&ctx, 0) };
+                }
+                $failed
+            })+
+        };
+    }
+    whole! {
+        xdp xdp_whole XdpContext bench_xdp XDP_ABORTED u32;
+        classifier tc_whole TcContext bench_tc TC_ACT_SHOT i32;
+    }
+
     /// The kernel's own type of a context.
     trait Raw {
         type Of;
@@ -321,6 +300,16 @@ mod programs {
     /// The least that a program can do.
     #[xdp]
     fn xdp_empty(_: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// The least with a counter.
+    #[xdp]
+    fn xdp_count(_: XdpContext) -> u32 {
+        if let Some(count) = bench_count.get_ptr_mut(0) {
+            // SAFETY: the lookup succeeded, and each CPU has a counter of its own.
+            unsafe { *count = (*count).wrapping_add(1) };
+        }
         xdp_action::XDP_PASS
     }
 
