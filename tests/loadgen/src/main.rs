@@ -41,9 +41,9 @@ enum Command {
         /// Its first byte is the answer
         #[arg(long)]
         id: String,
-        /// Port of both protocols, on all addresses
-        #[arg(long)]
-        port: u16,
+        /// Port of both protocols, on all addresses; may be repeated
+        #[arg(long = "port", required = true)]
+        ports: Vec<u16>,
         #[command(flatten)]
         place: Place,
     },
@@ -83,10 +83,16 @@ impl Place {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Serve { id, port, place } => {
+        Command::Serve { id, ports, place } => {
             place.take()?;
             let answer = *id.as_bytes().first().context("--id is empty")?;
-            server::serve(answer, port)
+            // A thread each, all on the same CPU. The first one that fails ends all.
+            let (failed, failure) = std::sync::mpsc::channel();
+            for port in ports {
+                let failed = failed.clone();
+                std::thread::spawn(move || failed.send(server::serve(answer, port)));
+            }
+            failure.recv()?
         }
         Command::Run { load, json, place } => {
             place.take()?;

@@ -22,8 +22,12 @@ use crate::{paths, ui};
 
 /// Where all objects are.
 const NAMESPACE: &str = "bascule-bench";
-/// Port of the servers.
+/// Port of the servers behind a service.
 const PORT: u16 = 8080;
+/// Their port for those who dial a pod directly. Socket hooks make a connection by a service one
+/// to the pod: on the same port the two would share the client's ports that are in TIME_WAIT, and
+/// whoever comes second would search longer for a free one.
+const DIRECT_PORT: u16 = 8081;
 /// Port of the services.
 const SERVICE_PORT: u16 = 80;
 /// Settings of every network that is measured: a client that closes connections at these rates
@@ -282,7 +286,8 @@ fn tune(mut sysctl: std::process::Command, more: &[(&str, &str)]) -> Result<()> 
 /// A server and clients of every pair, and the services.
 fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
     let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
-    let (cpu, port) = (last.to_string(), PORT.to_string());
+    let cpu = last.to_string();
+    let ports = [PORT, DIRECT_PORT].map(|port| port.to_string());
     let mut objects = Vec::new();
     let mut pods = 0;
     for (proxy, nodes) in places {
@@ -293,7 +298,8 @@ fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
                 name,
                 app,
                 command: vec![
-                    IN_POD, "serve", "--id", word, "--port", &port, "--cpu", &cpu,
+                    IN_POD, "serve", "--id", word, "--cpu", &cpu, "--port", &ports[0], "--port",
+                    &ports[1],
                 ],
                 ready: json!({"tcpSocket": {"port": PORT}}),
             };
@@ -362,7 +368,10 @@ impl Addrs {
         let word = proxy.word();
         let server = Running::find(NAMESPACE, &format!("{word}-server"))?;
         let v4 = server.addrs.iter().find(|a| !a.contains(':'));
-        let pod = format!("{}:{PORT}", v4.context("the server has no IPv4 address")?);
+        let pod = format!(
+            "{}:{DIRECT_PORT}",
+            v4.context("the server has no IPv4 address")?
+        );
         if proxy == Proxy::None {
             return Ok(Self {
                 pod,
