@@ -26,6 +26,12 @@ macro_rules! states {
             pub const fn seconds(self) -> u32 {
                 match self { $(Self::$name => $seconds,)+ }
             }
+            /// The timeout in ticks, rounded up. A table: worked out from the seconds, it
+            /// would be worked out for each packet.
+            #[inline(always)]
+            pub const fn ticks(self) -> u32 {
+                match self { $(Self::$name => const { ticks($seconds) },)+ }
+            }
             /// Its name, for users.
             pub const fn describe(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
@@ -59,6 +65,11 @@ states! {
         "Linux net.ipv4.ipfrag_time 30 s";
     Other "other protocols" 60
         "Cilium bpf-ct-timeout-regular-any 1m";
+}
+
+/// Ticks of so many seconds, rounded up.
+const fn ticks(seconds: u64) -> u32 {
+    (seconds * 1_000_000_000).div_ceil(1 << TICK_SHIFT) as u32
 }
 
 impl State {
@@ -107,12 +118,6 @@ impl State {
         } else {
             Self::Other
         }
-    }
-
-    /// The timeout in ticks, rounded up.
-    #[inline(always)]
-    pub const fn ticks(self) -> u32 {
-        (((self.seconds() as u64) * 1_000_000_000).div_ceil(1 << TICK_SHIFT)) as u32
     }
 
     /// Whether nobody answered yet, or the flow is over: what is given up first

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use lb_common::{Addr, Be16, Be32, proto};
 
 use crate::{
+    crc32c,
     csum::{Sum, pseudo},
     family::Family,
     packet::{Delta, ETH_LEN, EthHeader, Packet},
@@ -99,7 +100,10 @@ fn fix_sctp_csum<F: Family, P: Packet>(
     if field == 0 {
         return Some(());
     }
-    p.write(h.l4() + 8, &(field ^ P::crc32c(ports, len & 0xffff)))
+    p.write(
+        h.l4() + 8,
+        &(field ^ crc32c::change(ports, len & 0xffff, P::crc32c_times)),
+    )
 }
 
 /// Exchanges source and destination of the Ethernet header.

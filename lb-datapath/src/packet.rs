@@ -29,9 +29,9 @@ pub trait Packet {
     #[must_use]
     fn fix_l4_csum(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()>;
 
-    /// Runs [`crc32c::change`].
-    fn crc32c(change: u32, len: u32) -> u32 {
-        crc32c::change(change, len)
+    /// Runs [`crc32c::multiply`].
+    fn crc32c_times(a: u32, b: u32) -> u32 {
+        crc32c::multiply(a, b)
     }
 
     /// Whether the link layer brought the frame for the node, and not for another

@@ -10,12 +10,12 @@ use aya_ebpf::{
 use lb_common::{Addr, Be16, Be32, CtKey, Reason, conntrack::TICK_SHIFT, proto};
 use lb_datapath::{Env, Family, Hook, Route, Run, Step, Way, crc32c, tables::Hit};
 
-/// Runs `crc32c::change`. A global function: the verifier looks at it by itself (Linux
-/// 5.6, commit 51c39bb1d5d1).
+/// Runs `crc32c::multiply`. A global function, which the verifier looks at by itself (Linux
+/// 5.6, commit 51c39bb1d5d1): it would follow the loop for each bit of a length, set or not.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn lb_crc32c(change: u32, len: u32) -> u32 {
-    crc32c::change(change, len)
+pub(crate) extern "C" fn lb_crc32c_times(a: u32, b: u32) -> u32 {
+    crc32c::multiply(a, b)
 }
 
 /// A program's context.

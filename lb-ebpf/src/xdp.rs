@@ -17,7 +17,7 @@ use lb_datapath::{
 
 use crate::{
     bytes::{self, MAX_OFF},
-    env::{Context, Live, lb_crc32c},
+    env::{Context, Live, lb_crc32c_times},
     maps::KernelMaps,
 };
 
@@ -81,8 +81,8 @@ impl Packet for XdpPacket {
         fix_complete_csum(self, off, delta.addrs.plus(delta.ports), udp)
     }
     #[inline(always)]
-    fn crc32c(change: u32, len: u32) -> u32 {
-        lb_crc32c(change, len)
+    fn crc32c_times(a: u32, b: u32) -> u32 {
+        lb_crc32c_times(a, b)
     }
     #[inline(always)]
     fn is_for_node(&self) -> bool {
