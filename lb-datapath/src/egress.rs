@@ -49,7 +49,7 @@ pub fn main<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: 
         return none;
     }
     if h.flags & ct_flags::SYN != 0 && is_over(hit.flags) {
-        leave_alone::<F, T, E>(t, e, key);
+        leave_alone::<F, T, E>(t, key);
         return none;
     }
     if !E::DRY {
@@ -146,13 +146,8 @@ fn is_over(flags: u32) -> bool {
 
 /// Marks a reply's entry, so that what follows passes as it is.
 #[inline(never)]
-fn leave_alone<F: Family, T: Tables<F>, E: Env<F>>(t: &T, e: &E, key: &CtKey<F::Addr>) {
+fn leave_alone<F: Family, T: Tables<F>, E: Env<F>>(t: &T, key: &CtKey<F::Addr>) {
     if !E::DRY {
-        let touch = Touch {
-            now: e.now(),
-            bytes: 0,
-            flags: ct_flags::LEFT,
-        };
-        table::hit_apart(t, key, &touch, &mut Hit::nothing(key));
+        table::mark(t, key, ct_flags::LEFT);
     }
 }

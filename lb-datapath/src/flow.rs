@@ -30,6 +30,7 @@ pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
 ) -> Result<(), Reason> {
     choose(t, e, h, to)?;
     if !E::DRY {
+        reserve(t, e, h, to)?;
         record(t, e, h, to, bytes)?;
     }
     Ok(())
@@ -37,8 +38,8 @@ pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
 
 /// Chooses the backend, and how the client's packets reach it.
 ///
-/// A function of its own in the kernel, as [`record`], so that neither's values
-/// lie on the stack while the other runs: a program and what it calls share 512
+/// A function of its own in the kernel, as [`reserve`] and [`record`], so that none's
+/// values lie on the stack while another runs: a program and what it calls share 512
 /// bytes.
 #[inline(never)]
 fn choose<F: Family, T: Tables<F>, E: Env<F>>(
@@ -102,15 +103,14 @@ fn node_addr<F: Family>(node: &NodeConfig) -> Result<F::Addr, Reason> {
     Ok(F::narrow(&addr))
 }
 
-/// Writes both directions of a flow. The reply's comes first: its key must be
-/// unique, or replies of two flows could not be told apart.
+/// Writes the direction of a flow's replies. It comes first: its key must be unique, or
+/// replies of two flows could not be told apart.
 #[inline(never)]
-fn record<F: Family, T: Tables<F>, E: Env<F>>(
+fn reserve<F: Family, T: Tables<F>, E: Env<F>>(
     t: &T,
     e: &E,
     h: &Headers<F::Addr>,
     to: &mut Hit<F::Addr>,
-    bytes: u32,
 ) -> Result<(), Reason> {
     let now = e.now();
     let key = &h.tuple;
@@ -132,15 +132,36 @@ fn record<F: Family, T: Tables<F>, E: Env<F>>(
             created: now,
             last_seen: now,
         };
-        find_port(t, e, to, entry, key)?;
-        entry.packets = 1;
-        entry.bytes = u64::from(bytes);
-        entry.src = to.src;
-        entry.dst = to.dst;
-        entry.sport = to.sport;
-        entry.dport = to.dport;
-        entry.flags = to.flags | h.flags;
-        t.insert(key, entry, Insert::Any, now).map_err(no_room)
+        find_port(t, e, to, entry, key)
+    })
+    .unwrap_or(Err(Reason::WriteFailed))
+}
+
+/// Writes the direction that the client opened.
+#[inline(never)]
+fn record<F: Family, T: Tables<F>, E: Env<F>>(
+    t: &T,
+    e: &E,
+    h: &Headers<F::Addr>,
+    to: &Hit<F::Addr>,
+    bytes: u32,
+) -> Result<(), Reason> {
+    let now = e.now();
+    t.with_entry(|entry| {
+        *entry = CtEntry {
+            packets: 1,
+            bytes: u64::from(bytes),
+            src: to.src,
+            dst: to.dst,
+            sport: to.sport,
+            dport: to.dport,
+            flags: to.flags | h.flags,
+            backend: to.backend,
+            service: to.service,
+            created: now,
+            last_seen: now,
+        };
+        t.insert(&h.tuple, entry, Insert::Any, now).map_err(no_room)
     })
     .unwrap_or(Err(Reason::WriteFailed))
 }

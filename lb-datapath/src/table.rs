@@ -305,6 +305,16 @@ pub fn hit_apart<F: Family, T: Buckets<F>>(
     hit(t, key, touch, to)
 }
 
+/// Sets flags of a live entry.
+#[inline(always)]
+pub fn mark<F: Family, T: Buckets<F>>(t: &T, key: &CtKey<F::Addr>, flags: u32) {
+    if let Some(slot) = find::<F, T>(t, key)
+        && flags_of(slot.load(At::<F>::FLAGS)) & LIVE != 0
+    {
+        slot.set(At::<F>::FLAGS, u64::from(flags) << 32);
+    }
+}
+
 /// The word of times of an entry that a packet has just hit.
 #[inline(always)]
 fn with_seen(times: u64, now: u32) -> u64 {

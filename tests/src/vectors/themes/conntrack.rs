@@ -143,7 +143,7 @@ fn backend_dialled_from_the_same_port(family: Family, end: (u32, u32)) -> Vector
     .packet(At::ToPod, &data, untouched(&data.build()))
     .conntrack([
         flow.forward(flags.0, 1),
-        flow.reply(flags.1 | ct_flags::SYN | ct_flags::SEEN | ct_flags::LEFT, 3),
+        flow.reply(flags.1 | ct_flags::SYN | ct_flags::SEEN | ct_flags::LEFT, 2),
     ])
 }
 
