@@ -1,11 +1,15 @@
 //! What must hold for the eBPF object before anybody tries to load it.
 
+mod stack;
+
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 use object::read::elf::{ElfFile64, ElfSection64, ElfSymbol64};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _};
 use object::{Relocation, RelocationTarget, SectionIndex, SectionKind, SymbolKind, SymbolScope};
+
+pub(crate) use stack::{STACK, stack};
 
 type Elf<'a> = ElfFile64<'a, LittleEndian>;
 type Section<'a, 'f> = ElfSection64<'a, 'f, LittleEndian>;
@@ -38,10 +42,12 @@ impl fmt::Display for Summary {
 }
 
 /// Checks that no path of the programs leads to a panic: a program has nowhere to panic to, and
-/// the verifier refuses it with "last insn is not an exit or jmp", which names nothing.
+/// the verifier refuses it with "last insn is not an exit or jmp", which names nothing. And that
+/// none needs more stack than any kernel allows, which this machine's may not be the first to say.
 ///
 /// # Errors
-/// The bytes are no ELF file, or a panic is left; the error names the functions that have one.
+/// The bytes are no ELF file, or a panic is left, or the stack is too small; the error names the
+/// functions.
 pub(crate) fn check(bytes: &[u8]) -> Result<Summary> {
     let elf = Elf::parse(bytes).context("not an ELF file of 64 bits")?;
     let panics: Vec<_> = elf
@@ -49,6 +55,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<Summary> {
         .filter(|s| s.name().is_ok_and(is_panic))
         .collect();
     if panics.is_empty() {
+        for program in programs(&elf) {
+            let deepest = stack::of(&elf, &program)?;
+            if deepest.bytes > STACK {
+                bail!("kernels allow {STACK} bytes of stack, and these calls need {deepest}");
+            }
+        }
         return Ok(summary(&elf, bytes.len()));
     }
     let mut text = String::from("the programs can panic, and the kernel refuses them:");
@@ -75,13 +87,17 @@ fn demangle(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
 }
 
+/// Programs, and the functions that the verifier looks at by themselves.
+fn programs<'a, 'f>(elf: &'f Elf<'a>) -> impl Iterator<Item = Symbol<'a, 'f>> {
+    elf.symbols().filter(|s| {
+        s.scope() == SymbolScope::Dynamic && s.kind() == SymbolKind::Text && s.is_definition()
+    })
+}
+
 fn summary(elf: &Elf<'_>, bytes: usize) -> Summary {
     let code = elf.sections().filter(|s| s.kind() == SectionKind::Text);
-    let programs = elf.symbols().filter(|s| {
-        s.scope() == SymbolScope::Dynamic && s.kind() == SymbolKind::Text && s.is_definition()
-    });
     Summary {
-        programs: programs.count(),
+        programs: programs(elf).count(),
         instructions: code.map(|s| s.size() / INSTRUCTION).sum(),
         bytes,
     }
@@ -145,6 +161,19 @@ fn function_at(elf: &Elf<'_>, section: SectionIndex, offset: u64) -> Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stack_of_a_program_is_that_of_its_calls_too() {
+        let bytes = program_calling("_ZN4demo6helper17h0123456789abcdefE");
+        // Neither uses any, and the kernel counts 32 bytes for each.
+        let frames = ["lb_xdp", "demo::helper"].map(|name| (name.to_owned(), 32));
+        let expected = stack::Stack {
+            bytes: 64,
+            frames: frames.to_vec(),
+        };
+        assert_eq!(stack(&bytes, "lb_xdp").unwrap(), expected);
+        assert!(stack(&bytes, "lb_nothing").is_err());
+    }
 
     #[test]
     fn panics_are_known_by_either_mangling() {
@@ -217,6 +246,21 @@ mod tests {
         let error = check(&bytes).unwrap_err().to_string();
         let line = "core::panicking::panic_bounds_check, called by lb_xdp";
         assert!(error.contains(line), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_needs_too_much_stack_is_refused() {
+        let mut bytes = program_calling("_ZN4demo6helper17h0123456789abcdefE");
+        // The call is still there: *(u64 *)(r10 - 496) = r1 in the place of the exit.
+        let store = [0x7b, 0x1a, 0x10, 0xfe, 0, 0, 0, 0];
+        let call = [0x85, 0x10, 0, 0, 0, 0, 0, 0];
+        let at = bytes.windows(8).position(|w| w == call).unwrap();
+        bytes[at + 8..at + 16].copy_from_slice(&store);
+        let error = check(&bytes).unwrap_err().to_string();
+        assert!(
+            error.ends_with("need 544 bytes: lb_xdp 512 > demo::helper 32"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -13,17 +13,17 @@ use super::kernel::{Hook, Kernel, Program, Runs};
 use super::odd::{self, Odd, Sign};
 use super::stats::{Row, Spread, Target};
 use super::{Plan, isolate, machine, world};
-use crate::{paths, ui};
+use crate::{elf, paths, ui};
 
 /// Service ids that the world gives out at most.
 const SERVICES: u32 = 32;
 /// Programs, their suites, and the most instructions that the verifier may go through: some 10 %
 /// more than it did. The kernel refuses a program at a million.
 const BUDGETS: [(&str, &str, f64); 4] = [
-    ("xdp", "lb_xdp", 210_000.0),
-    ("tc", "lb_up_ingress", 220_000.0),
-    ("tc", "lb_pod_ingress", 250_000.0),
-    ("tc", "lb_up_egress", 110_000.0),
+    ("xdp", "lb_xdp", 180_000.0),
+    ("tc", "lb_up_ingress", 195_000.0),
+    ("tc", "lb_pod_ingress", 218_000.0),
+    ("tc", "lb_up_egress", 75_000.0),
 ];
 /// Runs of a reference.
 const REFERENCE: u32 = 1 << 20;
@@ -151,15 +151,23 @@ impl Kernels {
     }
 }
 
-/// What the verifier went through.
+/// What the verifier went through, and the stack that it counts.
 fn budgets(plan: &Plan, kernels: &mut Kernels) -> Result<Vec<Row>> {
     let kernel = kernels.get(limits::CONNTRACK, plan)?;
+    let object = std::fs::read(&plan.object)
+        .with_context(|| format!("cannot read {}", plan.object.display()))?;
     let mut rows = Vec::new();
     for (suite, program, budget) in BUDGETS {
         let mut row = Row::new(suite, format!("verified, {program}"), "instructions");
         if plan.wants_case(suite, &row.case) {
             row.samples = vec![f64::from(kernel.verified(program)?)];
             row.target = Some(Target::AtMost(budget));
+            rows.push(row);
+        }
+        let mut row = Row::new(suite, format!("stack, {program}"), "bytes");
+        if plan.wants_case(suite, &row.case) {
+            row.samples = vec![elf::stack(&object, program)?.bytes as f64];
+            row.target = Some(Target::AtMost(elf::STACK as f64));
             rows.push(row);
         }
     }
