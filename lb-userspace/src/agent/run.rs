@@ -85,8 +85,11 @@ pub struct Servers {
     pub hard_fail: bool,
 }
 
-/// Inputs that wait for the straight line. A source that is faster waits.
-const QUEUE: usize = 4096;
+/// Inputs that wait for the straight line; a source that is faster waits. There is room for the
+/// lists of a large cluster, which are read while the programs are being loaded.
+const QUEUE: usize = 1 << 20;
+/// Inputs that are taken in one round at most.
+const ROUND: usize = 4096;
 /// What waits to be said by Events. More is said on the log alone.
 const NOTICES: usize = 64;
 /// Between two looks at the node's pods, while they are asked for.
@@ -349,7 +352,7 @@ async fn straight_line<D: Dataplane>(
             () = time::sleep_until(due.into()) => {}
         }
         // What has come meanwhile goes into the same round.
-        for _ in 0..QUEUE {
+        for _ in 0..ROUND {
             match queue.try_recv() {
                 Ok(input) => core.take(input),
                 Err(_) => break,

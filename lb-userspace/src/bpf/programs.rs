@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    panic::resume_unwind,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 use aya::{
@@ -64,23 +66,24 @@ impl Programs {
     /// Loads every program. XDP is an accelerator: without it the TC hooks do
     /// all the work, so its failure is kept as a reason.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self, Error> {
-        let mut fds = HashMap::new();
+        let mut loaded = load_all(&mut ebpf);
         let tc = [POD, UPLINK]
             .into_iter()
             .flat_map(|hooks| [hooks.ingress, hooks.egress]);
-        for name in tc.chain(SOCKET.iter().map(|(name, _)| *name)) {
-            fds.insert(name, load_one(&mut ebpf, name)?);
-        }
-        let xdp = match load_one(&mut ebpf, XDP) {
-            Ok(fd) => {
-                fds.insert(XDP, fd);
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!("{error}; the TC hooks serve the uplinks alone");
-                Err(error.to_string())
-            }
+        let mut fds = HashMap::new();
+        let mut take = |name| {
+            let program = loaded.remove(name);
+            let fd = program.unwrap_or_else(|| Err(absent(name)))?;
+            fds.insert(name, fd);
+            Ok(())
         };
+        for name in tc.chain(SOCKET.iter().map(|(name, _)| *name)) {
+            take(name)?;
+        }
+        let xdp = take(XDP).map_err(|error: Error| {
+            tracing::warn!("{error}; the TC hooks serve the uplinks alone");
+            error.to_string()
+        });
         Ok(Self {
             ebpf: Mutex::new(ebpf),
             fds,
@@ -112,12 +115,33 @@ fn absent(program: &'static str) -> Error {
     }
 }
 
-fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Error> {
+/// Loads the programs, each on a thread of its own: nearly all of the time of a
+/// start is the kernel's verifier, which walks as many programs at a time as there
+/// are CPUs.
+fn load_all(ebpf: &mut Ebpf) -> HashMap<&'static str, Result<OwnedFd, Error>> {
+    let ours = [XDP, POD.ingress, POD.egress, UPLINK.ingress, UPLINK.egress];
+    let ours = ours.into_iter().chain(SOCKET.map(|(name, _)| name));
+    let names: HashMap<&str, &'static str> = ours.map(|name| (name, name)).collect();
+    thread::scope(|scope| {
+        let found = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| Some((*names.get(name)?, program)));
+        let threads: Vec<_> = found
+            .map(|(name, program)| (name, scope.spawn(move || load_one(name, program))))
+            .collect();
+        let join = |(name, thread): (_, thread::ScopedJoinHandle<'_, _>)| {
+            let loaded = thread.join();
+            (name, loaded.unwrap_or_else(|panic| resume_unwind(panic)))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error> {
     let refused = |error: ProgramError| Error::Program {
         program: name,
         problem: explain(&error),
     };
-    let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
     match program {
         Program::Xdp(p) => p.load(),
         Program::SchedClassifier(p) => p.load(),
