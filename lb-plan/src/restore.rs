@@ -56,7 +56,7 @@ impl Planner {
     /// however far it came: ids and tables that are still right are kept, so that
     /// an unchanged input leads to an empty batch. What no service claims is
     /// deleted in the batches after [`Self::finish_sync`].
-    pub fn restore(limits: Limits, actual: Actual) -> Self {
+    pub fn restore(limits: Limits, mut actual: Actual) -> Self {
         let mut planner = Self::new(limits);
         planner.unsettled = true;
         planner.filter = Filter::new(actual.filter);
@@ -68,6 +68,8 @@ impl Planner {
             planner.backends.restore(id, backend, &mut planner.filter);
         }
         planner.ghosts = Ghosts::new(actual.slots, limits.backends);
+        // The slots are read by pieces, each of which is mapped once that way.
+        actual.frontends.sort_by_key(|(_, value)| value.slots);
         for (key, value) in &actual.frontends {
             planner.claims.restore(*key, *value, &mut planner.filter);
             planner
