@@ -168,15 +168,9 @@ fn lb_up_ingress(ctx: TcContext) -> i32 {
     by_family(ctx.skb.skb, up4, up6)
 }
 
-/// To a pod.
+/// To a pod, and to the network: replies are the same to either.
 #[classifier]
-fn lb_pod_egress(ctx: TcContext) -> i32 {
-    by_family(ctx.skb.skb, reply4, reply6)
-}
-
-/// To the network.
-#[classifier]
-fn lb_up_egress(ctx: TcContext) -> i32 {
+fn lb_egress(ctx: TcContext) -> i32 {
     by_family(ctx.skb.skb, reply4, reply6)
 }
 

@@ -84,11 +84,11 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 const POD_TCX: [(&str, &str); 2] = [
-    ("tcx/egress", "lb_pod_egress"),
+    ("tcx/egress", "lb_egress"),
     ("tcx/ingress", "lb_pod_ingress"),
 ];
 const UPLINK_TCX: [(&str, &str); 2] = [
-    ("tcx/egress", "lb_up_egress"),
+    ("tcx/egress", "lb_egress"),
     ("tcx/ingress", "lb_up_ingress"),
 ];
 
@@ -226,7 +226,7 @@ fn without_tcx_filters_of_clsact_do_the_same_and_are_replaced_in_place() {
         ..tcx.clone()
     };
     let filters = pairs(&[
-        ("clsact/egress", "lb_pod_egress"),
+        ("clsact/egress", "lb_egress"),
         ("clsact/ingress", "lb_pod_ingress"),
     ]);
     let first = load(&node, &clsact);

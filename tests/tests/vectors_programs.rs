@@ -8,18 +8,17 @@ use bascule_tests::vectors::kernel::{in_namespace, load};
 const LIMIT: u32 = 300_000;
 
 /// Programs that the agent attaches.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 12] = [
     "lb_connect4",
     "lb_connect6",
+    "lb_egress",
     "lb_getpeer4",
     "lb_getpeer6",
-    "lb_pod_egress",
     "lb_pod_ingress",
     "lb_recvmsg4",
     "lb_recvmsg6",
     "lb_sendmsg4",
     "lb_sendmsg6",
-    "lb_up_egress",
     "lb_up_ingress",
     "lb_xdp",
 ];

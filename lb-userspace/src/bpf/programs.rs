@@ -18,6 +18,9 @@ use super::error::{Error, chain};
 /// XDP on uplinks.
 pub(super) const XDP: &str = "lb_xdp";
 
+/// TC egress of all devices.
+const EGRESS: &str = "lb_egress";
+
 /// The hooks of a device's two directions: packets that come from the pod or
 /// the network, and packets that go there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,13 +34,16 @@ pub(super) struct DeviceHooks {
 /// Hooks of a pod's device.
 pub(super) const POD: DeviceHooks = DeviceHooks {
     ingress: "lb_pod_ingress",
-    egress: "lb_pod_egress",
+    egress: EGRESS,
 };
 /// Hooks of an uplink.
 pub(super) const UPLINK: DeviceHooks = DeviceHooks {
     ingress: "lb_up_ingress",
-    egress: "lb_up_egress",
+    egress: EGRESS,
 };
+
+/// Every program of TC.
+const TC: [&str; 3] = [POD.ingress, UPLINK.ingress, EGRESS];
 
 /// The socket hooks, with their `enum bpf_attach_type`
 /// (include/uapi/linux/bpf.h).
@@ -67,9 +73,6 @@ impl Programs {
     /// all the work, so its failure is kept as a reason.
     pub(super) fn load(mut ebpf: Ebpf) -> Result<Self, Error> {
         let mut loaded = load_all(&mut ebpf);
-        let tc = [POD, UPLINK]
-            .into_iter()
-            .flat_map(|hooks| [hooks.ingress, hooks.egress]);
         let mut fds = HashMap::new();
         let mut take = |name| {
             let program = loaded.remove(name);
@@ -77,7 +80,7 @@ impl Programs {
             fds.insert(name, fd);
             Ok(())
         };
-        for name in tc.chain(SOCKET.iter().map(|(name, _)| *name)) {
+        for name in TC.into_iter().chain(SOCKET.map(|(name, _)| name)) {
             take(name)?;
         }
         let xdp = take(XDP).map_err(|error: Error| {
@@ -119,9 +122,9 @@ fn absent(program: &'static str) -> Error {
 /// start is the kernel's verifier, which walks as many programs at a time as there
 /// are CPUs.
 fn load_all(ebpf: &mut Ebpf) -> HashMap<&'static str, Result<OwnedFd, Error>> {
-    let ours = [XDP, POD.ingress, POD.egress, UPLINK.ingress, UPLINK.egress];
-    let ours = ours.into_iter().chain(SOCKET.map(|(name, _)| name));
-    let names: HashMap<&str, &'static str> = ours.map(|name| (name, name)).collect();
+    let ours = TC.into_iter().chain(SOCKET.map(|(name, _)| name));
+    let ours = ours.chain([XDP]).map(|name| (name, name));
+    let names: HashMap<&str, &'static str> = ours.collect();
     thread::scope(|scope| {
         let found = ebpf
             .programs_mut()

@@ -12,9 +12,9 @@ pub enum At {
     Pod,
     /// From the network: `lb_up_ingress`, and `lb_xdp`.
     Uplink,
-    /// To a pod: `lb_pod_egress`.
+    /// To a pod: `lb_egress`.
     ToPod,
-    /// To the network: `lb_up_egress`.
+    /// To the network: likewise.
     ToNet,
 }
 

@@ -88,7 +88,7 @@ pub(super) const UP: &str = "lb_up_ingress";
 /// Of the benchmark: one of the datapath's counters, alone.
 const COUNT: &str = "xdp_count";
 const POD: &str = "lb_pod_ingress";
-const OUT: &str = "lb_up_egress";
+const OUT: &str = "lb_egress";
 
 impl Case {
     fn new(program: &'static str, name: &'static str) -> Self {

@@ -23,7 +23,7 @@ const BUDGETS: [(&str, &str, f64); 4] = [
     ("xdp", "lb_xdp", 180_000.0),
     ("tc", "lb_up_ingress", 195_000.0),
     ("tc", "lb_pod_ingress", 218_000.0),
-    ("tc", "lb_up_egress", 75_000.0),
+    ("tc", "lb_egress", 75_000.0),
 ];
 /// Runs of a reference.
 const REFERENCE: u32 = 1 << 20;

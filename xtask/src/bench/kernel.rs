@@ -75,7 +75,7 @@ impl Kernel {
             lb: open(&mut loader, object)?,
             bench: open(&mut EbpfLoader::new(), bench)?,
         };
-        for name in ["lb_xdp", "lb_up_ingress", "lb_pod_ingress", "lb_up_egress"] {
+        for name in ["lb_xdp", "lb_up_ingress", "lb_pod_ingress", "lb_egress"] {
             load(&mut kernel.lb, name)?;
         }
         let own: Vec<String> = kernel.bench.programs().map(|(n, _)| n.to_owned()).collect();

@@ -134,14 +134,11 @@ fn a_device_that_vanishes_while_it_is_covered_leaves_no_trace() {
 #[test]
 fn a_failure_is_shown_and_tried_again_until_it_is_over() {
     let attach = FakeAttach {
-        fails: Some("lb_pod_egress: no memory".into()),
+        fails: Some("lb_egress: no memory".into()),
         ..FakeAttach::default()
     };
     let mut cover = cover(attach, &[pod(3)]);
-    assert_eq!(
-        errors(&cover),
-        [Some("lb_pod_egress: no memory".to_owned())]
-    );
+    assert_eq!(errors(&cover), [Some("lb_egress: no memory".to_owned())]);
     assert_eq!(cover.patience(0), RETRY);
     cover.attach.fails = None;
     cover.reconcile();
@@ -246,10 +243,10 @@ fn a_bridged_device_that_changes_its_role_or_goes_is_followed() {
 #[test]
 fn a_bridged_device_that_cannot_be_covered_stays_served() {
     let mut cover = slow();
-    cover.attach.fails = Some("lb_pod_egress: no memory".into());
+    cover.attach.fails = Some("lb_egress: no memory".into());
     cover.settle();
     assert_eq!(served(&cover), [(3, "clsact")]);
-    let error = Some("lb_pod_egress: no memory".to_owned());
+    let error = Some("lb_egress: no memory".to_owned());
     assert_eq!(errors(&cover), std::slice::from_ref(&error));
     assert_eq!(cover.patience(0), RETRY);
     // It is tried again, and said again only if it fails in another way.

@@ -52,8 +52,7 @@ fn program(at: At, lane: Lane) -> &'static str {
         (At::Pod, _) => "lb_pod_ingress",
         (At::Uplink, Lane::Tc) => "lb_up_ingress",
         (At::Uplink, Lane::Xdp) => "lb_xdp",
-        (At::ToPod, _) => "lb_pod_egress",
-        (At::ToNet, _) => "lb_up_egress",
+        (At::ToPod | At::ToNet, _) => "lb_egress",
     }
 }
 
