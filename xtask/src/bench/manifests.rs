@@ -65,17 +65,3 @@ fn slice(text: &mut String, i: u32, endpoints: u32) {
         );
     }
 }
-
-/// A service at an external IP with one endpoint on `node`.
-pub(super) fn one(external: &str, endpoint: &str, node: &str, port: u16) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: bulk, namespace: bench}}\n\
-         spec:\n  clusterIP: 10.96.0.1\n  clusterIPs: [10.96.0.1]\n  externalIPs: [{external}]\n  \
-         ports: [{{name: bulk, port: {port}, targetPort: {port}, protocol: TCP}}]\n\
-         ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata:\n  name: bulk-abcde\n  namespace: bench\n  \
-         labels: {{kubernetes.io/service-name: bulk}}\n\
-         addressType: IPv4\nports: [{{name: bulk, port: {port}, protocol: TCP}}]\n\
-         endpoints:\n- {{addresses: [{endpoint}], nodeName: {node}, conditions: {{ready: true}}}}\n"
-    )
-}

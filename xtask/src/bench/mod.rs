@@ -2,7 +2,6 @@
 //! that was measured beside it, so that it means the same on every machine.
 
 mod api;
-mod bulk;
 mod cases;
 mod control;
 mod datapath;
@@ -81,8 +80,6 @@ enum Suite {
     Tc,
     /// The agent: programming at scale, changes, memory
     Control,
-    /// A bulk TCP stream through TC
-    Bulk,
     /// Clients of services on a real cluster, beside kube-proxy and beside no service at all
     Traffic,
 }
@@ -93,7 +90,6 @@ impl Suite {
             Self::Xdp => "xdp",
             Self::Tc => "tc",
             Self::Control => "control",
-            Self::Bulk => "bulk",
             Self::Traffic => "traffic",
         }
     }
@@ -157,12 +153,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             control::build()?;
             let measured = control::measure(&plan, &mut report.notes);
             report.partial("control", measured)
-        });
-    }
-    if plan.wants("bulk") {
-        report.watch("bulk", |_| {
-            control::build()?;
-            bulk::measure(&plan)
         });
     }
     if plan.wants("traffic") {

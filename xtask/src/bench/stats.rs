@@ -78,7 +78,7 @@ pub(super) struct Spot {
 /// One row of the result.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    /// Suite: `xdp`, `tc`, `control`, `bulk`.
+    /// Suite: `xdp`, `tc`, `control`, `traffic`.
     pub(super) suite: String,
     /// What was measured.
     pub(super) case: String,

@@ -67,14 +67,10 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<(Vec<Row>,
 ///
 /// # Errors
 /// It cannot be started.
-pub(super) fn spawn(source: &Path, dir: &Path, prefix: &[&str]) -> Result<Child> {
+pub(super) fn spawn(source: &Path, dir: &Path) -> Result<Child> {
     let program = agent();
-    let mut words: Vec<std::ffi::OsString> = prefix.iter().map(Into::into).collect();
-    words.push(program.into());
-    let (first, rest) = words.split_first().context("nothing to start")?;
     let log = fs::File::create(dir.join("agent.log")).context("cannot write the agent's log")?;
-    Command::new(first)
-        .args(rest)
+    Command::new(&program)
         .args(["agent", "--node-name", "node-0", "--socket-lb", "off"])
         .args(["--xdp", "off", "--uplinks", "up0", "--pod-devices", "pod0"])
         .arg("--source")
@@ -89,7 +85,7 @@ pub(super) fn spawn(source: &Path, dir: &Path, prefix: &[&str]) -> Result<Child>
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .with_context(|| format!("cannot start {}", first.display()))
+        .with_context(|| format!("cannot start {}", program.display()))
 }
 
 /// Waits until an agent has programmed everything.

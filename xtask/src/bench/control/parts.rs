@@ -109,7 +109,7 @@ fn memory(plan: &Plan, dir: &Path) -> Result<Vec<Row>> {
         progress.tick(&format!("{repetition}/{}", plan.reps));
         let from = Instant::now();
         let state = dir.join("state");
-        let mut agent = Running(spawn(&source, dir, &[])?);
+        let mut agent = Running(spawn(&source, dir)?);
         until_synced(&mut agent, &state)?;
         start.samples.push(from.elapsed().as_secs_f64());
         // What was needed for the start only is given back by then, if ever.
