@@ -3,11 +3,19 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    Addr, Backend, Be16, Frontend, FrontendKey, ServiceCounter, backend_flags, frontend_flags,
-    proto, scope,
+    Addr, AffinityKey, Backend, Be16, Frontend, FrontendKey, ServiceCounter, backend_flags,
+    frontend_flags, proto, scope,
 };
+use lb_datapath::socket::affinity_client;
 use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
-use lb_userspace::cli::rows::{Held, backends_text, frontends_text};
+use lb_userspace::{
+    bpf::views::AffinityView,
+    cli::{
+        affinity::{AffinityRow, affinities_text},
+        maglev::{table_rows, tables_text},
+        rows::{Held, backends_text, frontends_text, is_called},
+    },
+};
 
 fn addr(text: &str) -> Addr {
     Addr::from(text.parse::<IpAddr>().unwrap())
@@ -81,7 +89,7 @@ fn held() -> Held {
             (4, backend("10.244.2.7", 0)),
         ]
         .into(),
-        tables: [((100, 503), vec![1, 2, 3, 4])].into(),
+        tables: [((100, 503), [(1, 251), (2, 126), (3, 63), (4, 63)].into())].into(),
         service_counters: [(
             1,
             ServiceCounter {
@@ -145,4 +153,90 @@ fn a_dangling_id_is_shown_as_such() {
     held.backends.remove(&2);
     let text = frontends_text(&held.frontend_rows());
     assert!(text.contains("#2 (not live)"), "{text}");
+}
+
+#[test]
+fn shares_are_drawn_for_each_table_of_a_service() {
+    let expected = "\
+shop/web:http: 172.30.0.2:30080/TCP external
+  1 slots, 1 backends
+  BACKEND          WHERE  SLOTS    SHARE                        CONNECTIONS
+  10.244.2.5:8080  here       1  100.0 %  ████████████████████            3
+
+shop/web:http: 10.96.0.1:80/TCP, 172.30.0.2:30080/TCP internal
+  503 slots, 4 backends
+  BACKEND          WHERE       SLOTS   SHARE                        CONNECTIONS
+  10.244.1.5:8080  other node    251  49.9 %  ████████████████████            0
+  10.244.2.5:8080  here          126  25.0 %  ██████████                      3
+  10.244.2.6:8080  other node     63  12.5 %  █████                           0
+  10.244.2.7:8080  other node     63  12.5 %  █████                           0
+";
+    assert_eq!(tables_text(&table_rows(&held(), "shop/web")), expected);
+    let empty = "\
+#2: [fd00::9]:53/UDP
+  no backend
+";
+    let rows = table_rows(&held(), "#2");
+    assert_eq!(tables_text(&rows), empty);
+    assert!(table_rows(&held(), "shop").is_empty());
+}
+
+#[test]
+fn a_service_goes_by_the_parts_of_its_name() {
+    for name in ["shop/web:http", "shop/web", "web:http", "web"] {
+        assert!(is_called("shop/web:http", name), "{name}");
+    }
+    for name in ["shop", "http", "shop/web:https", "other/web", "we", ""] {
+        assert!(!is_called("shop/web:http", name), "{name}");
+    }
+    // A port without a name.
+    assert!(is_called("shop/web", "shop/web") && is_called("shop/web", "web"));
+    assert!(is_called("#2", "#2") && !is_called("#2", "2"));
+}
+
+#[test]
+fn bindings_are_listed_with_their_end() {
+    let mut held = held();
+    for (key, value) in &mut held.frontends {
+        if value.service == 1 && key.scope == scope::INTERNAL {
+            value.affinity = 600;
+        }
+    }
+    let view = |client, scope, backend, idle| AffinityView {
+        key: AffinityKey {
+            client,
+            service: 1,
+            scope: u32::from(scope),
+        },
+        backend,
+        idle,
+    };
+    let bindings = [
+        view(addr("10.244.1.9"), scope::INTERNAL, 1, 20),
+        view(addr("10.244.1.8"), scope::INTERNAL, 2, 601),
+        view(affinity_client(4242, true), scope::INTERNAL, 3, 5),
+        view(addr("10.244.1.7"), scope::INTERNAL, 9, 5),
+        view(addr("203.0.113.9"), scope::EXTERNAL, 2, 5),
+    ];
+    let mut rows: Vec<_> = bindings
+        .iter()
+        .map(|b| AffinityRow::new(b, &held))
+        .collect();
+    rows.sort_by_cached_key(AffinityRow::order);
+    let expected = "\
+SERVICE        CLIENT             SCOPE     BACKEND            IDLE  ENDS
+shop/web:http  netns cookie 4242  internal  10.244.2.6:8080      5s  in 9m55s
+shop/web:http  10.244.1.7         internal  #9 (not live)        5s  ended
+shop/web:http  10.244.1.8         internal  10.244.2.5:8080  10m01s  ended
+shop/web:http  10.244.1.9         internal  10.244.1.5:8080     20s  in 9m40s
+shop/web:http  203.0.113.9        external  10.244.2.5:8080      5s  ended
+";
+    assert_eq!(affinities_text(&rows), expected);
+    let json = serde_json::to_value(&rows).unwrap();
+    assert_eq!(json[0]["namespace"], 4242);
+    assert_eq!(json[3]["client"], "10.244.1.9");
+    assert_eq!(
+        (&json[3]["bound"], &json[3]["timeout"]),
+        (&true.into(), &600.into())
+    );
 }

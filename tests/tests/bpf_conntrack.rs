@@ -359,8 +359,8 @@ fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
         datapath.status().janitor.purged_affinities > 0
     });
     let mut left = node.views().unwrap().affinities().unwrap();
-    left.sort_unstable();
-    let left: Vec<(AffinityKey, u32)> = left.into_iter().map(|(k, v)| (k, v.backend)).collect();
+    left.sort_unstable_by_key(|view| view.key);
+    let left: Vec<(AffinityKey, u32)> = left.into_iter().map(|v| (v.key, v.backend)).collect();
     assert_eq!(left, [(key(2, 1), 7), (key(1, 2), 8)]);
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bascule_tests::e2e::agent::Agent;
 use bascule_tests::e2e::apiserver::ApiServer;
 use bascule_tests::e2e::clients::unharmed_at;
+use bascule_tests::e2e::eventually;
 use bascule_tests::e2e::kube_proxy::KubeProxy;
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{dual, node_ports, with_pods};
@@ -14,7 +15,6 @@ use bascule_tests::e2e::peer::Peer;
 use bascule_tests::e2e::pod::Pod;
 use bascule_tests::e2e::proto::{How, Outcome};
 use bascule_tests::e2e::world::{Outside, World};
-use bascule_tests::e2e::{beside, eventually};
 use serde_json::{Value, json};
 
 const WITHIN: Duration = Duration::from_secs(90);
@@ -191,21 +191,6 @@ fn foreign_rules(node: &Node, mode: &str) {
     }
 }
 
-fn bascule(node: &Node, words: &[&str]) -> String {
-    let (bpffs, state) = (
-        node.bpffs().display().to_string(),
-        node.path("state").display().to_string(),
-    );
-    let program = beside("bascule").display().to_string();
-    let mut all = vec![program.as_str()];
-    all.extend(words);
-    all.extend(["--bpffs", &bpffs, "--state-dir", &state]);
-    node.netns().inside(|| {
-        let out = Command::new(all[0]).args(&all[1..]).output().unwrap();
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    })
-}
-
 fn starts_beside(node: &Node, api: &ApiServer<'_>) -> Agent {
     let kubeconfig = api.kubeconfig().display().to_string();
     let agent = node.agent_unready(&["--kubeconfig", &kubeconfig, "--takeover"]);
@@ -229,16 +214,16 @@ fn waits_for_kube_proxy(node: &Node, api: &ApiServer<'_>, agent: &Agent, proxy: 
             .iter()
             .any(|line| line.contains("kube-proxy") || line.contains("KUBE-SERVICES"))
     );
-    let status = bascule(node, &["status"]);
+    let status = node.bascule(&["status"]).out;
     assert!(
         status.contains(pod) && status.contains("TakeoverWaits"),
         "{status}"
     );
-    let listed = bascule(node, &["conntrack", "list"]);
+    let listed = node.bascule(&["conntrack", "list"]).out;
     assert!(listed.contains("left to the kernel"), "{listed}");
     proxy.kill();
     eventually(WITHIN, || {
-        let status = bascule(node, &["status"]);
+        let status = node.bascule(&["status"]).out;
         let gone = status.contains(pod) && !status.contains(&process);
         gone.then_some(()).ok_or(status)
     });

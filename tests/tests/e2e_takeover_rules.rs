@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
+use bascule_tests::e2e::eventually;
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::world::World;
-use bascule_tests::e2e::{beside, eventually};
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -20,14 +20,8 @@ fn run(node: &Node, words: &[&str]) -> String {
     })
 }
 
-fn bascule(node: &Node, command: &str) -> String {
-    let program = beside("bascule").display().to_string();
-    let bpffs = node.bpffs().display().to_string();
-    let state = node.path("state").display().to_string();
-    run(
-        node,
-        &[&program, command, "--bpffs", &bpffs, "--state-dir", &state],
-    )
+fn status(node: &Node) -> String {
+    node.bascule(&["status"]).out
 }
 
 #[test]
@@ -44,7 +38,7 @@ fn without_takeover_rules_are_told_of_and_left_alone() {
         "kube-proxy --cleanup",
     ]);
     eventually(WITHIN, || {
-        let status = bascule(&node, "status");
+        let status = status(&node);
         let told = status.contains("kube-proxy's rules (nftables)");
         told.then_some(()).ok_or(status)
     });
@@ -66,7 +60,7 @@ fn cleanup_removes_the_table_of_a_takeover() {
     assert_eq!(rules.matches("table ip").count(), 2, "{rules}");
     assert!(rules.contains("bascule-takeover"), "{rules}");
     agent.kill();
-    bascule(&node, "cleanup");
+    assert_eq!(node.bascule(&["cleanup"]).status, Some(0));
     assert_eq!(run(&node, &["nft", "list", "ruleset"]), "");
 }
 

@@ -88,7 +88,7 @@ pub(super) fn flows(slots: &[CtSlot<Addr>], now: u32) -> Vec<FlowView> {
     forward.map(view).collect()
 }
 
-fn seconds(ticks: u32) -> u64 {
+pub(super) fn seconds(ticks: u32) -> u64 {
     (u64::from(ticks) << TICK_SHIFT) / 1_000_000_000
 }
 

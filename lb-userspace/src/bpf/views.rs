@@ -12,13 +12,14 @@ use lb_common::{
     conntrack::{BUCKET_SLOTS, buckets_in},
     schema::{Kind, MMAPABLE, Owner},
 };
+use lb_datapath::conntrack::age;
 use serde::Serialize;
 
 use super::{
     conntrack::{self, now},
     counters,
     error::Error,
-    flows::flows,
+    flows::{flows, seconds},
     layout::Layout,
     links::pinned,
     load::map_error,
@@ -65,6 +66,17 @@ pub struct LinkView {
     pub target: String,
     /// The kernel's id of the program.
     pub program: u32,
+}
+
+/// A binding of session affinity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AffinityView {
+    /// Whose it is, and of which service.
+    pub key: AffinityKey,
+    /// Backend id.
+    pub backend: u32,
+    /// Seconds since it was used last.
+    pub idle: u64,
 }
 
 impl Views {
@@ -152,12 +164,19 @@ impl Views {
         }
     }
 
-    /// Session affinities.
+    /// Session affinities, those that have ended included.
     ///
     /// # Errors
     /// As [`Self::frontends`].
-    pub fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, Error> {
-        self.all::<typed::lb_affinity_v1>()
+    pub fn affinities(&self) -> Result<Vec<AffinityView>, Error> {
+        let now = now();
+        let view = |(key, value): (AffinityKey, Affinity)| AffinityView {
+            key,
+            backend: value.backend,
+            idle: seconds(age(now, value.last_use)),
+        };
+        let all = self.all::<typed::lb_affinity_v1>()?;
+        Ok(all.into_iter().map(view).collect())
     }
 
     /// What the datapath knows of its node.

@@ -1,12 +1,16 @@
 //! The command line: what the user types.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use lb_common::limits;
 
-use super::{health::HealthArgs, kube_flags::KubeFlags};
+use super::{
+    health::HealthArgs,
+    kube_flags::KubeFlags,
+    list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
+};
 pub use crate::config::{SocketLb, Xdp};
 
 const EXIT_CODES: &str =
@@ -71,6 +75,12 @@ Exit status: 0 well, 3 degraded (agent down or not synced, problems, a full map)
     /// The flows that the datapath tracks
     #[command(subcommand)]
     Conntrack(ConntrackCommand),
+    /// Which client is bound to which backend
+    #[command(subcommand)]
+    Affinity(AffinityCommand),
+    /// The tables by which new flows are spread over backends
+    #[command(subcommand)]
+    Maglev(MaglevCommand),
     /// The maps: entries in use, most entries, memory
     #[command(after_help = "Examples:
   bascule maps
@@ -85,85 +95,6 @@ Exit status: 0 well, 3 degraded (agent down or not synced, problems, a full map)
         /// The shell.
         shell: Shell,
     },
-}
-
-/// `bascule service`.
-#[derive(Subcommand, Debug)]
-pub enum ServiceCommand {
-    /// List frontends, with the traffic of their service
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:
-  bascule service list
-  bascule service list --scope external
-  bascule service list --json | jq '.[] | select(.backends == [])'"
-    )]
-    List {
-        /// Only frontends of this scope.
-        #[arg(long)]
-        scope: Option<Scope>,
-        /// How to show it.
-        #[command(flatten)]
-        view: View,
-    },
-}
-
-/// `bascule backend`.
-#[derive(Subcommand, Debug)]
-pub enum BackendCommand {
-    /// List backends, with their traffic
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:
-  bascule backend list
-  bascule backend list --json | jq '.[] | select(.local)'"
-    )]
-    List(View),
-}
-
-/// `bascule conntrack`.
-#[derive(Subcommand, Debug)]
-pub enum ConntrackCommand {
-    /// List flows, both directions of each
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:
-  bascule conntrack list
-  bascule conntrack list --address 10.96.0.10
-  bascule conntrack list --json | jq length"
-    )]
-    List {
-        /// Only flows with this address at either end, before or after translation.
-        #[arg(long)]
-        address: Option<IpAddr>,
-        /// How to show it.
-        #[command(flatten)]
-        view: View,
-    },
-    /// Forget flows: connections whose service changed its backends since may break
-    #[command(after_help = "Examples:
-  bascule conntrack flush --address 10.96.0.10 --yes
-  bascule conntrack flush --yes")]
-    Flush {
-        /// Only flows with this address at either end, before or after translation.
-        #[arg(long)]
-        address: Option<IpAddr>,
-        /// Really do it.
-        #[arg(long, required = true)]
-        yes: bool,
-        /// How to show it.
-        #[command(flatten)]
-        view: View,
-    },
-}
-
-/// Who dials.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Scope {
-    /// Pods and the node itself.
-    Internal,
-    /// Clients outside.
-    External,
 }
 
 /// Where to look, and how to show it.

@@ -1,12 +1,15 @@
 //! The command line.
 
+pub mod affinity;
 pub mod agent;
 pub mod args;
 pub mod cleanup;
 pub mod flows;
 pub mod health;
 pub mod kube_flags;
+pub mod list_args;
 pub mod log;
+pub mod maglev;
 pub mod resolve;
 pub mod rows;
 pub mod show;
@@ -17,7 +20,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{BackendCommand, Cli, Command, ConntrackCommand, ServiceCommand};
+use args::{Cli, Command};
+use list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand};
 
 /// Exit status of `bascule status` when something is not as it should be.
 const DEGRADED: u8 = 3;
@@ -57,11 +61,21 @@ pub fn main() -> ExitCode {
 
 fn list(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Service(ServiceCommand::List { scope, view }) => show::services(*scope, view),
-        Command::Backend(BackendCommand::List(view)) => show::backends(view),
-        Command::Conntrack(ConntrackCommand::List { address, view }) => {
-            show::conntrack(*address, view)
+        Command::Service(ServiceCommand::List { scope, which, view }) => {
+            show::services(*scope, which, view)
         }
+        Command::Backend(BackendCommand::List { which, view }) => show::backends(which, view),
+        Command::Conntrack(ConntrackCommand::List {
+            address,
+            which,
+            view,
+        }) => show::conntrack(*address, which, view),
+        Command::Affinity(AffinityCommand::List {
+            client,
+            which,
+            view,
+        }) => show::affinity(*client, which, view),
+        Command::Maglev(MaglevCommand::Show { service, view }) => show::maglev(service, view),
         Command::Conntrack(ConntrackCommand::Flush { address, view, .. }) => {
             show::flush(*address, view)
         }

@@ -18,8 +18,8 @@ pub struct Held {
     pub frontends: Vec<(FrontendKey, Frontend)>,
     /// Live backends by id.
     pub backends: BTreeMap<u32, Backend>,
-    /// Distinct backend ids of each table, by (first slot, length).
-    pub tables: BTreeMap<(u32, u32), Vec<u32>>,
+    /// Slots of each backend id in each table, by (first slot, length).
+    pub tables: BTreeMap<(u32, u32), BTreeMap<u32, u32>>,
     /// What each service id carried.
     pub service_counters: BTreeMap<u32, ServiceCounter>,
     /// What each backend id carried.
@@ -98,25 +98,24 @@ pub struct BackendRow {
 type Place = (IpAddr, u16, u8);
 
 impl Held {
-    fn name(&self, service: u32) -> String {
+    /// The name of a service, or `#id`.
+    pub(super) fn name(&self, service: u32) -> String {
         self.names
             .get(&service)
             .map_or_else(|| format!("#{service}"), ToString::to_string)
     }
 
-    fn members(&self, frontend: &Frontend) -> Vec<u32> {
-        match frontend.len {
-            0 => Vec::new(),
-            1 => vec![frontend.slots],
-            len => self
-                .tables
-                .get(&(frontend.slots, len))
-                .cloned()
-                .unwrap_or_default(),
+    /// The backend ids of a frontend with these slots, each with its own.
+    pub(super) fn members(&self, slots: u32, len: u32) -> BTreeMap<u32, u32> {
+        match len {
+            0 => BTreeMap::new(),
+            1 => BTreeMap::from([(slots, 1)]),
+            _ => self.tables.get(&(slots, len)).cloned().unwrap_or_default(),
         }
     }
 
-    fn backend(&self, id: u32) -> String {
+    /// Address and port of a backend.
+    pub(super) fn backend(&self, id: u32) -> String {
         match self.backends.get(&id) {
             Some(b) => std::net::SocketAddr::new(b.addr.into(), b.port.get()).to_string(),
             None => format!("#{id} (not live)"),
@@ -160,8 +159,8 @@ impl Held {
             (frontend_flags::SOURCE_RANGES, "ranges"),
         ];
         let mut backends: Vec<String> = self
-            .members(f)
-            .into_iter()
+            .members(f.slots, f.len)
+            .into_keys()
             .map(|id| self.backend(id))
             .collect();
         backends.sort();
@@ -191,7 +190,7 @@ impl Held {
     pub fn backend_rows(&self) -> Vec<BackendRow> {
         let mut services: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (_, f) in &self.frontends {
-            for id in self.members(f) {
+            for id in self.members(f.slots, f.len).into_keys() {
                 let of = services.entry(id).or_default();
                 if !of.contains(&f.service) {
                     of.push(f.service);
@@ -217,7 +216,17 @@ impl Held {
     }
 }
 
-fn scope_name(of: u8) -> &'static str {
+/// Whether a service goes by a name that a user gives: its namespace, name and port, of
+/// which namespace and port can be left out; or `#id` where names are not known.
+pub fn is_called(service: &str, wanted: &str) -> bool {
+    let short = service.split_once('/').map_or(service, |(_, name)| name);
+    let all_ports = |name: &str| name.split_once(':').is_some_and(|(name, _)| name == wanted);
+    [service, short]
+        .into_iter()
+        .any(|name| name == wanted || all_ports(name))
+}
+
+pub(super) fn scope_name(of: u8) -> &'static str {
     match of {
         scope::EXTERNAL => "external",
         _ => "internal",

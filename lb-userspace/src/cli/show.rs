@@ -12,9 +12,12 @@ use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
 use super::{
-    args::{Paths, Scope, View},
+    affinity::{AffinityRow, affinities_text},
+    args::{Paths, View},
     flows::{FlowRow, flows_text},
-    rows::{Held, backends_text, frontends_text},
+    list_args::{Scope, Which},
+    maglev::{table_rows, tables_text},
+    rows::{Held, backends_text, frontends_text, is_called},
     status::{AGENT, DATAPATH, DropRow, MapRow, Report, maps_text},
     text::wants_colour,
 };
@@ -61,7 +64,7 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
     let mut tables = BTreeMap::new();
     for (_, f) in frontends.iter().filter(|(_, f)| f.len > 1) {
         if let std::collections::btree_map::Entry::Vacant(entry) = tables.entry((f.slots, f.len)) {
-            entry.insert(views.shares(f)?.into_keys().collect());
+            entry.insert(views.shares(f)?);
         }
     }
     let services = frontends
@@ -81,17 +84,39 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
     })
 }
 
+/// Fails where a name that the user gives is nobody's.
+fn known(held: &Held, service: &str) -> anyhow::Result<()> {
+    let mut ids = held.frontends.iter().map(|(_, f)| f.service);
+    anyhow::ensure!(
+        ids.any(|id| id != 0 && is_called(&held.name(id), service)),
+        "no service is called {service}: `bascule service list` shows what this node serves"
+    );
+    Ok(())
+}
+
+/// What the maps hold, where they hold the service that is asked for.
+fn held_with(which: &Which, paths: &Paths) -> anyhow::Result<Held> {
+    let held = held(paths)?;
+    if let Some(service) = &which.service {
+        known(&held, service)?;
+    }
+    Ok(held)
+}
+
 /// `bascule service list`.
 ///
 /// # Errors
-/// If the maps are not there or cannot be read; the same holds for the others.
-pub fn services(scope: Option<Scope>, view: &View) -> anyhow::Result<()> {
-    let mut rows = held(&view.paths)?.frontend_rows();
+/// If the maps are not there or cannot be read, or no service has the name that is asked for;
+/// the same holds for the others.
+pub fn services(scope: Option<Scope>, which: &Which, view: &View) -> anyhow::Result<()> {
+    let mut rows = held_with(which, &view.paths)?.frontend_rows();
     let wanted = scope.map(|s| match s {
         Scope::Internal => "internal",
         Scope::External => "external",
     });
-    rows.retain(|row| wanted.is_none_or(|w| row.scope == w || row.scope == "both"));
+    rows.retain(|row| {
+        wanted.is_none_or(|w| row.scope == w || row.scope == "both") && which.is(&row.service)
+    });
     print(view, &rows, || frontends_text(&rows))
 }
 
@@ -99,23 +124,54 @@ pub fn services(scope: Option<Scope>, view: &View) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`services`].
-pub fn backends(view: &View) -> anyhow::Result<()> {
-    let rows = held(&view.paths)?.backend_rows();
+pub fn backends(which: &Which, view: &View) -> anyhow::Result<()> {
+    let mut rows = held_with(which, &view.paths)?.backend_rows();
+    rows.retain(|row| which.service.is_none() || row.services.iter().any(|s| which.is(s)));
     print(view, &rows, || backends_text(&rows))
+}
+
+/// `bascule maglev show`.
+///
+/// # Errors
+/// As [`services`].
+pub fn maglev(service: &str, view: &View) -> anyhow::Result<()> {
+    let held = held(&view.paths)?;
+    known(&held, service)?;
+    let rows = table_rows(&held, service);
+    print(view, &rows, || tables_text(&rows))
+}
+
+/// `bascule affinity list`.
+///
+/// # Errors
+/// As [`services`].
+pub fn affinity(client: Option<IpAddr>, which: &Which, view: &View) -> anyhow::Result<()> {
+    let held = held_with(which, &view.paths)?;
+    let bindings = open(&view.paths)?.affinities()?;
+    let mut rows: Vec<AffinityRow> = bindings
+        .iter()
+        .map(|binding| AffinityRow::new(binding, &held))
+        .collect();
+    rows.retain(|row| client.is_none_or(|c| row.client == Some(c)) && which.is(&row.service));
+    rows.sort_by_cached_key(AffinityRow::order);
+    print(view, &rows, || affinities_text(&rows))
 }
 
 /// `bascule conntrack list`.
 ///
 /// # Errors
 /// As [`services`].
-pub fn conntrack(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
+pub fn conntrack(address: Option<IpAddr>, which: &Which, view: &View) -> anyhow::Result<()> {
+    if which.service.is_some() {
+        held_with(which, &view.paths)?;
+    }
     let flows = open(&view.paths)?.flows()?;
     let names = names(&view.paths);
     let mut rows: Vec<FlowRow> = flows
         .iter()
         .map(|flow| FlowRow::new(flow, &names))
         .collect();
-    rows.retain(|row| address.is_none_or(|a| row.touches(a)));
+    rows.retain(|row| address.is_none_or(|a| row.touches(a)) && which.is(&row.service));
     rows.sort_by_cached_key(FlowRow::order);
     print(view, &rows, || flows_text(&rows))
 }

@@ -4,15 +4,40 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::agent::Agent;
+use super::beside;
 use super::netns::Netns;
 use super::peer::Peer;
 use super::pod::Pod;
 use super::world::{Shared, World};
+
+/// What a command printed.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Exit status; `None` after a signal.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// The JSON that it printed.
+    ///
+    /// # Panics
+    /// It failed, or that is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
 
 /// A node of the cluster.
 #[derive(Debug)]
@@ -134,6 +159,25 @@ impl Node {
     #[must_use]
     pub fn agent_unready(&self, flags: &[&str]) -> Agent {
         Agent::start(self, flags)
+    }
+
+    /// Runs a command of `bascule` against the node's pins and the agent's files.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    #[must_use]
+    pub fn bascule(&self, words: &[&str]) -> Said {
+        let mut command = Command::new(beside("bascule"));
+        command.args(words).arg("--bpffs").arg(self.bpffs());
+        command.arg("--state-dir").arg(self.path("state"));
+        let out = self.netns.inside(|| command.output());
+        let out = out.unwrap_or_else(|e| panic!("bascule {words:?}: {e}"));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Said {
+            status: out.status.code(),
+            out: text(out.stdout),
+            err: text(out.stderr),
+        }
     }
 
     /// A process of the node itself, in its namespace and in its own cgroup.

@@ -88,6 +88,7 @@ fn views(bascule: &Path) -> Vec<Hint> {
     vec![
         cli("services as node n1's maps have them", "service list"),
         cli("their backends, with counters", "backend list"),
+        cli("how a service's flows are spread", "maglev show nodeport"),
         cli("the flows that n1 tracks", "conntrack list"),
         cli("how the node is", "status"),
         Hint {
