@@ -55,9 +55,23 @@ fn to_json(row: &Row) -> Option<Json<'_>> {
     })
 }
 
-/// To a thousandth: no clock here is better.
+/// To a thousandth, or to three digits of what is smaller: no clock here is better.
 fn round(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let digits = (2 - value.abs().log10().floor() as i32).max(3);
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// With two decimals, or two digits of what is smaller.
+fn factor(value: f64) -> String {
+    if value <= 0.0 || value >= 0.095 || !value.is_finite() {
+        return format!("{value:.2}");
+    }
+    let decimals = (1.0 - value.log10().floor()) as usize;
+    format!("{value:.decimals$}")
 }
 
 /// One row as words: case, min, median, max, unit, ratio, target, met.
@@ -70,7 +84,9 @@ fn words(row: &Row) -> Option<[String; 8]> {
         number(spread.median),
         number(spread.max),
         row.unit.clone(),
-        ratio.map_or(String::new(), |((name, _), r)| format!("{r:.2} × {name}")),
+        ratio.map_or(String::new(), |((name, _), r)| {
+            format!("{} × {name}", factor(r))
+        }),
         row.target
             .map_or(String::new(), |t| format!("{} {}", t.sign(), t.limit())),
         row.met()
@@ -202,6 +218,27 @@ mod tests {
         row.add(90.0, 40.0);
         row.add(100.0, 40.0);
         row
+    }
+
+    #[test]
+    fn what_is_small_keeps_its_digits() {
+        for (value, text) in [
+            (2.394, "2.39"),
+            (0.5, "0.50"),
+            (0.094, "0.094"),
+            (0.000_831, "0.00083"),
+            (0.0, "0.00"),
+        ] {
+            assert_eq!(factor(value), text);
+        }
+        for (value, rounded) in [
+            (234.567_89, 234.568),
+            (0.123_45, 0.123),
+            (0.000_831_44, 0.000_831),
+            (0.0, 0.0),
+        ] {
+            assert!((round(value) - rounded).abs() < 1e-12, "{value}");
+        }
     }
 
     #[test]
