@@ -11,7 +11,7 @@ use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use lb_userspace::{
     bpf::views::AffinityView,
     cli::{
-        affinity::{AffinityRow, affinities_text},
+        affinity::{AffinityRow, affinities_text, affinity_rows},
         maglev::{table_rows, tables_text},
         rows::{Held, backends_text, frontends_text, is_called},
     },
@@ -218,10 +218,7 @@ fn bindings_are_listed_with_their_end() {
         view(addr("10.244.1.7"), scope::INTERNAL, 9, 5),
         view(addr("203.0.113.9"), scope::EXTERNAL, 2, 5),
     ];
-    let mut rows: Vec<_> = bindings
-        .iter()
-        .map(|b| AffinityRow::new(b, &held))
-        .collect();
+    let mut rows = affinity_rows(&held, &bindings);
     rows.sort_by_cached_key(AffinityRow::order);
     let expected = "\
 SERVICE        CLIENT             SCOPE     BACKEND            IDLE  ENDS

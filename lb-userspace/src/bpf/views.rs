@@ -68,6 +68,9 @@ pub struct LinkView {
     pub program: u32,
 }
 
+/// Slots of each backend id in each table, by (first slot, length).
+pub type Tables = BTreeMap<(u32, u32), BTreeMap<u32, u32>>;
+
 /// A binding of session affinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AffinityView {
@@ -146,22 +149,26 @@ impl Views {
             .collect())
     }
 
-    /// How many slots each backend of a frontend has: its share of new flows.
+    /// How many slots each backend has in the tables of these frontends: its share of new
+    /// flows.
     ///
     /// # Errors
     /// As [`Self::frontends`].
-    pub fn shares(&self, frontend: &Frontend) -> Result<BTreeMap<u32, u32>, Error> {
-        match frontend.len {
-            0 => Ok(BTreeMap::new()),
-            1 => Ok(BTreeMap::from([(frontend.slots, 1)])),
-            len => {
-                let map = self.map(Table::lb_slots_v1, F_RDONLY)?;
-                let bytes = array(Table::lb_slots_v1, &map, (frontend.slots, len))?;
-                let mut shares = BTreeMap::new();
-                values_of::<u32>(&bytes).for_each(|id| *shares.entry(id).or_default() += 1);
-                Ok(shares)
-            }
+    pub fn tables(&self, frontends: &[(FrontendKey, Frontend)]) -> Result<Tables, Error> {
+        let table = Table::lb_slots_v1;
+        let map = self.map(table, F_RDONLY)?;
+        // In the order of their slots: each piece of the array is mapped once.
+        let mut mapped = Mapped::of(table, &map, false);
+        let places = frontends.iter().filter(|(_, f)| f.len > 1);
+        let places: BTreeSet<_> = places.map(|(_, f)| (f.slots, f.len)).collect();
+        let mut tables = Tables::new();
+        for place in places {
+            let bytes = read(table, &map, &mut mapped, place)?;
+            let mut shares: BTreeMap<u32, u32> = BTreeMap::new();
+            values_of::<u32>(&bytes).for_each(|id| *shares.entry(id).or_default() += 1);
+            tables.insert(place, shares);
         }
+        Ok(tables)
     }
 
     /// Session affinities, those that have ended included.
@@ -341,9 +348,18 @@ impl Views {
 }
 
 /// Values of an array from `first` on, `count` or as many as there are.
-fn array(table: Table, map: &BpfMap, (first, count): (u32, u32)) -> Result<Vec<u8>, Error> {
+fn array(table: Table, map: &BpfMap, range: (u32, u32)) -> Result<Vec<u8>, Error> {
+    read(table, map, &mut Mapped::of(table, map, false), range)
+}
+
+/// The same of one that is mapped.
+fn read(
+    table: Table,
+    map: &BpfMap,
+    mapped: &mut Mapped,
+    (first, count): (u32, u32),
+) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
-    let mut mapped = Mapped::of(table, map, false);
     let count = count.min(mapped.values().saturating_sub(first));
     mapped
         .read(map.fd(), (first, count), &mut out)

@@ -1,6 +1,6 @@
 //! `bascule affinity list`: which client is bound to which backend. Pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{Addr, frontend_flags};
 use lb_datapath::socket::affinity_client;
@@ -34,15 +34,8 @@ pub struct AffinityRow {
 }
 
 impl AffinityRow {
-    /// A binding among what the maps hold.
-    pub fn new(binding: &AffinityView, held: &Held) -> Self {
+    fn new(binding: &AffinityView, held: &Held, timeout: Option<u32>) -> Self {
         let key = &binding.key;
-        let of_key = held.frontends.iter().find(|(frontend, value)| {
-            value.flags & frontend_flags::VIP == 0
-                && value.service == key.service
-                && u32::from(frontend.scope) == key.scope
-        });
-        let timeout = of_key.map(|(_, value)| value.affinity).filter(|s| *s > 0);
         let namespace = namespace(key.client);
         Self {
             service: held.name(key.service),
@@ -66,6 +59,22 @@ impl AffinityRow {
             self.scope,
         )
     }
+}
+
+/// Bindings among what the maps hold.
+pub fn affinity_rows(held: &Held, bindings: &[AffinityView]) -> Vec<AffinityRow> {
+    let sticky = held.frontends.iter().filter(|(_, value)| {
+        let vip = value.flags & frontend_flags::VIP != 0;
+        !vip && value.affinity > 0
+    });
+    let timeouts: BTreeMap<(u32, u32), u32> = sticky
+        .map(|(key, value)| ((value.service, u32::from(key.scope)), value.affinity))
+        .collect();
+    let row = |binding: &AffinityView| {
+        let timeout = timeouts.get(&(binding.key.service, binding.key.scope));
+        AffinityRow::new(binding, held, timeout.copied())
+    };
+    bindings.iter().map(row).collect()
 }
 
 /// The cookie of the network namespace that stands for a client.

@@ -9,7 +9,7 @@ use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
 use super::text::{Side, Table, size};
-use crate::bpf::failure::protocol_name;
+use crate::bpf::{failure::protocol_name, views::Tables};
 
 /// What the maps hold.
 #[derive(Default)]
@@ -18,8 +18,8 @@ pub struct Held {
     pub frontends: Vec<(FrontendKey, Frontend)>,
     /// Live backends by id.
     pub backends: BTreeMap<u32, Backend>,
-    /// Slots of each backend id in each table, by (first slot, length).
-    pub tables: BTreeMap<(u32, u32), BTreeMap<u32, u32>>,
+    /// The tables.
+    pub tables: Tables,
     /// What each service id carried.
     pub service_counters: BTreeMap<u32, ServiceCounter>,
     /// What each backend id carried.

@@ -12,7 +12,7 @@ use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
 use super::{
-    affinity::{AffinityRow, affinities_text},
+    affinity::{AffinityRow, affinities_text, affinity_rows},
     args::{Paths, View},
     flows::{FlowRow, flows_text},
     list_args::{Scope, Which},
@@ -61,12 +61,6 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
     let views = open(paths)?;
     let frontends = views.frontends()?;
     let backends = views.backends()?;
-    let mut tables = BTreeMap::new();
-    for (_, f) in frontends.iter().filter(|(_, f)| f.len > 1) {
-        if let std::collections::btree_map::Entry::Vacant(entry) = tables.entry((f.slots, f.len)) {
-            entry.insert(views.shares(f)?);
-        }
-    }
     let services = frontends
         .iter()
         .map(|(_, f)| f.service + 1)
@@ -78,9 +72,9 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
         service_counters: numbered(views.service_counters(services)?),
         backend_counters: numbered(views.backend_counters(last)?),
         names: names(paths),
+        tables: views.tables(&frontends)?,
         frontends,
         backends,
-        tables,
     })
 }
 
@@ -147,11 +141,7 @@ pub fn maglev(service: &str, view: &View) -> anyhow::Result<()> {
 /// As [`services`].
 pub fn affinity(client: Option<IpAddr>, which: &Which, view: &View) -> anyhow::Result<()> {
     let held = held_with(which, &view.paths)?;
-    let bindings = open(&view.paths)?.affinities()?;
-    let mut rows: Vec<AffinityRow> = bindings
-        .iter()
-        .map(|binding| AffinityRow::new(binding, &held))
-        .collect();
+    let mut rows = affinity_rows(&held, &open(&view.paths)?.affinities()?);
     rows.retain(|row| client.is_none_or(|c| row.client == Some(c)) && which.is(&row.service));
     rows.sort_by_cached_key(AffinityRow::order);
     print(view, &rows, || affinities_text(&rows))
