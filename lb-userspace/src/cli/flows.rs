@@ -9,7 +9,10 @@ use lb_common::{Addr, ct_flags};
 use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
-use super::text::{Side, Table, duration, size};
+use super::{
+    rows::service_name,
+    text::{Side, Table, duration, size},
+};
 use crate::bpf::{failure::protocol_name, views::FlowView};
 
 /// A flow.
@@ -49,7 +52,6 @@ const LEFT: &str = "left to the kernel";
 impl FlowRow {
     /// A flow, with the names of services as far as they are known.
     pub fn new(flow: &FlowView, names: &BTreeMap<u32, ServicePortKey>) -> Self {
-        let name = names.get(&flow.service);
         Self {
             state: flow.state,
             protocol: protocol_name(flow.protocol).into_owned(),
@@ -57,11 +59,10 @@ impl FlowRow {
             frontend: socket(flow.frontend),
             backend: socket(flow.backend),
             snat: (flow.source != flow.client).then(|| socket(flow.source)),
-            service: match name {
+            service: match flow.flags & ct_flags::LEFT {
+                0 => service_name(names, flow.service),
                 // The kernel knows of no services.
-                _ if flow.flags & ct_flags::LEFT != 0 => LEFT.to_owned(),
-                Some(name) => name.to_string(),
-                None => format!("#{}", flow.service),
+                _ => LEFT.to_owned(),
             },
             external: flow.flags & ct_flags::EXTERNAL != 0,
             packets_forward: flow.forward.packets,

@@ -100,9 +100,7 @@ type Place = (IpAddr, u16, u8);
 impl Held {
     /// The name of a service, or `#id`.
     pub(super) fn name(&self, service: u32) -> String {
-        self.names
-            .get(&service)
-            .map_or_else(|| format!("#{service}"), ToString::to_string)
+        service_name(&self.names, service)
     }
 
     /// The backend ids of a frontend with these slots, each with its own.
@@ -214,6 +212,13 @@ impl Held {
         };
         self.backends.iter().map(row).collect()
     }
+}
+
+/// The name of a service, or `#id` where names are not known.
+pub(super) fn service_name(names: &BTreeMap<u32, ServicePortKey>, service: u32) -> String {
+    names
+        .get(&service)
+        .map_or_else(|| format!("#{service}"), ToString::to_string)
 }
 
 /// Whether a service goes by a name that a user gives: its namespace, name and port, of

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_common::reason::Class;
+use lb_common::{Frontend, FrontendKey, reason::Class};
 use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use super::{
     flows::{FlowRow, flows_text},
     list_args::{Scope, Which},
     maglev::{table_rows, tables_text},
-    rows::{Held, backends_text, frontends_text, is_called},
+    rows::{Held, backends_text, frontends_text, is_called, service_name},
     status::{AGENT, DATAPATH, DropRow, MapRow, Report, maps_text},
     text::wants_colour,
 };
@@ -48,7 +48,7 @@ fn open(paths: &Paths) -> anyhow::Result<Views> {
 }
 
 /// The names of services; without them ids are shown.
-fn names(paths: &Paths) -> BTreeMap<u32, ServicePortKey> {
+fn names(paths: &Paths) -> Names {
     StateDir::new(&paths.state_dir)
         .read_names()
         .unwrap_or_else(|error| {
@@ -78,11 +78,18 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
     })
 }
 
+/// Names of service ids.
+type Names = BTreeMap<u32, ServicePortKey>;
+
 /// Fails where a name that the user gives is nobody's.
-fn known(held: &Held, service: &str) -> anyhow::Result<()> {
-    let mut ids = held.frontends.iter().map(|(_, f)| f.service);
+fn known(
+    frontends: &[(FrontendKey, Frontend)],
+    names: &Names,
+    service: &str,
+) -> anyhow::Result<()> {
+    let mut ids = frontends.iter().map(|(_, f)| f.service);
     anyhow::ensure!(
-        ids.any(|id| id != 0 && is_called(&held.name(id), service)),
+        ids.any(|id| id != 0 && is_called(&service_name(names, id), service)),
         "no service is called {service}: `bascule service list` shows what this node serves"
     );
     Ok(())
@@ -92,7 +99,7 @@ fn known(held: &Held, service: &str) -> anyhow::Result<()> {
 fn held_with(which: &Which, paths: &Paths) -> anyhow::Result<Held> {
     let held = held(paths)?;
     if let Some(service) = &which.service {
-        known(&held, service)?;
+        known(&held.frontends, &held.names, service)?;
     }
     Ok(held)
 }
@@ -130,7 +137,7 @@ pub fn backends(which: &Which, view: &View) -> anyhow::Result<()> {
 /// As [`services`].
 pub fn maglev(service: &str, view: &View) -> anyhow::Result<()> {
     let held = held(&view.paths)?;
-    known(&held, service)?;
+    known(&held.frontends, &held.names, service)?;
     let rows = table_rows(&held, service);
     print(view, &rows, || tables_text(&rows))
 }
@@ -152,11 +159,12 @@ pub fn affinity(client: Option<IpAddr>, which: &Which, view: &View) -> anyhow::R
 /// # Errors
 /// As [`services`].
 pub fn conntrack(address: Option<IpAddr>, which: &Which, view: &View) -> anyhow::Result<()> {
-    if which.service.is_some() {
-        held_with(which, &view.paths)?;
-    }
-    let flows = open(&view.paths)?.flows()?;
+    let views = open(&view.paths)?;
     let names = names(&view.paths);
+    if let Some(service) = &which.service {
+        known(&views.frontends()?, &names, service)?;
+    }
+    let flows = views.flows()?;
     let mut rows: Vec<FlowRow> = flows
         .iter()
         .map(|flow| FlowRow::new(flow, &names))

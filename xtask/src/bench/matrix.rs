@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::number;
+use super::report::{factor, number};
 use super::stats::{Row, Spot};
 use crate::ui::{Colour, paint};
 
@@ -132,7 +132,9 @@ fn long(row: &Row) -> Option<String> {
 
 /// The ratio, the target, and whether it is met.
 fn judged(row: &Row) -> String {
-    let ratio = row.ratio().map_or(String::new(), |r| format!(" ×{r:.2}"));
+    let ratio = row
+        .ratio()
+        .map_or(String::new(), |r| format!(" ×{}", factor(r)));
     let target = row
         .target
         .map_or(String::new(), |t| format!(" {}{}", t.sign(), t.limit()));

@@ -66,7 +66,7 @@ fn round(value: f64) -> f64 {
 }
 
 /// With two decimals, or two digits of what is smaller.
-fn factor(value: f64) -> String {
+pub(super) fn factor(value: f64) -> String {
     if value <= 0.0 || value >= 0.095 || !value.is_finite() {
         return format!("{value:.2}");
     }
