@@ -3,26 +3,21 @@
 //! Times in conntrack and affinity are ticks of 2^30 ns, made of the kernel's
 //! jiffies: reading these is one load in a program, where the coarse monotonic
 //! clock is a call of 11 ns. Jiffies are not to be had in user space, so the agent
-//! reads them as the programs do, by running one.
+//! reads them as the programs do, by running one; how long one lasts is the
+//! resolution of the coarse clocks (kernel/time/posix-timers.c,
+//! `posix_get_coarse_res`).
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use lb_common::conntrack::TICK_SHIFT;
 
 use super::prog;
 
-/// The frequencies that kernels are built with (`kernel/Kconfig.hz`).
-const FREQUENCIES: [u64; 4] = [100, 250, 300, 1000];
-/// A reading that took longer says too little about its time, and is repeated.
-const PRECISE: Duration = Duration::from_millis(1);
-/// How long is measured: a jiffy more or less must not lead to another frequency.
-const SAMPLE: Duration = Duration::from_millis(100);
 /// `BPF_PROG_TYPE_SOCKET_FILTER`: the type that every kernel can run.
 const SOCKET_FILTER: u32 = 1;
 /// `call bpf_jiffies64` (Linux 5.6).
@@ -33,19 +28,17 @@ const EXIT: u64 = 0x0000_0000_0000_0095;
 #[derive(Debug)]
 struct Clock {
     jiffies: OwnedFd,
-    hz: u64,
+    ns_per_jiffy: u64,
 }
 
 static CLOCK: OnceLock<Result<Clock, String>> = OnceLock::new();
 
 impl Clock {
     fn open() -> io::Result<Self> {
-        let jiffies = prog::load(SOCKET_FILTER, &[CALL_JIFFIES, EXIT])?;
-        let (first, start) = precise(jiffies.as_fd())?;
-        thread::sleep(SAMPLE);
-        let (last, end) = precise(jiffies.as_fd())?;
-        let hz = frequency(last.wrapping_sub(first), end - start);
-        Ok(Self { jiffies, hz })
+        Ok(Self {
+            jiffies: prog::load(SOCKET_FILTER, &[CALL_JIFFIES, EXIT])?,
+            ns_per_jiffy: resolution()?,
+        })
     }
 
     fn get() -> Result<&'static Self, &'static str> {
@@ -53,18 +46,13 @@ impl Clock {
         opened.as_ref().map_err(String::as_str)
     }
 
-    /// Nanoseconds of a jiffy, the whole ones.
-    fn ns_per_jiffy(&self) -> u64 {
-        1_000_000_000 / self.hz
-    }
-
     /// Jiffies start close below 2^32, so their upper half is 0 or, since boot,
     /// counts from 1; it is known by the time since boot.
     fn now(&self) -> io::Result<u32> {
         let low = prog::run(self.jiffies.as_fd())?;
-        let guess = INITIAL + uptime().as_secs() * self.hz;
+        let guess = INITIAL + uptime().as_nanos() as u64 / self.ns_per_jiffy;
         let jiffies = nearest(low, guess);
-        Ok(((jiffies * self.ns_per_jiffy()) >> TICK_SHIFT) as u32)
+        Ok(((jiffies * self.ns_per_jiffy) >> TICK_SHIFT) as u32)
     }
 }
 
@@ -88,32 +76,17 @@ fn uptime() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Jiffies and the time at which they were read.
-fn precise(jiffies: BorrowedFd<'_>) -> io::Result<(u32, Instant)> {
-    let mut best = None;
-    for _ in 0..100 {
-        let before = Instant::now();
-        let low = prog::run(jiffies)?;
-        let took = before.elapsed();
-        if best.is_none_or(|(_, _, shortest)| took < shortest) {
-            best = Some((low, before, took));
-        }
-        if took < PRECISE {
-            break;
-        }
+/// Nanoseconds of a jiffy (`TICK_NSEC`).
+fn resolution() -> io::Result<u64> {
+    let mut res = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer leads to a timespec.
+    match unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut res) } {
+        0 => Ok(res.tv_nsec as u64),
+        _ => Err(io::Error::last_os_error()),
     }
-    let (low, at, _) = best.ok_or_else(|| io::Error::other("no reading"))?;
-    Ok((low, at))
-}
-
-/// The frequency at which so many jiffies pass in a time.
-fn frequency(count: u32, time: Duration) -> u64 {
-    let measured = f64::from(count) / time.as_secs_f64();
-    let distance = |hz: &u64| ((*hz as f64 / measured).ln().abs() * 1e6) as u64;
-    FREQUENCIES
-        .into_iter()
-        .min_by_key(distance)
-        .unwrap_or(FREQUENCIES[1])
 }
 
 /// Nanoseconds of a jiffy: what the programs are told when they are loaded.
@@ -122,7 +95,7 @@ fn frequency(count: u32, time: Duration) -> u64 {
 /// The kernel does not run a program of two instructions for us.
 pub(super) fn ns_per_jiffy() -> io::Result<u64> {
     Clock::get()
-        .map(Clock::ns_per_jiffy)
+        .map(|clock| clock.ns_per_jiffy)
         .map_err(io::Error::other)
 }
 
@@ -150,19 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn a_frequency_is_found_although_a_jiffy_may_be_missed() {
-        let tenth = Duration::from_millis(100);
-        for (count, hz) in [
-            (9, 100),
-            (11, 100),
-            (24, 250),
-            (26, 250),
-            (29, 300),
-            (31, 300),
-        ] {
-            assert_eq!(frequency(count, tenth), hz, "{count} jiffies");
-        }
-        assert_eq!(frequency(99, tenth), 1000);
-        assert_eq!(frequency(101, tenth), 1000);
+    fn a_jiffy_is_of_a_frequency_that_kernels_are_built_with() {
+        // kernel/Kconfig.hz
+        let known = [100, 250, 300, 1000].map(|hz| 1_000_000_000 / hz);
+        assert!(known.contains(&resolution().unwrap()));
     }
 }

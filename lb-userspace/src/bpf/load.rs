@@ -8,8 +8,10 @@ use lb_common::conntrack::buckets;
 
 use super::{
     clock, conntrack,
+    devices::is_xdp,
     error::{Error, chain},
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
+    links::pinned,
     map::BpfMap,
     pins::{Foreign, Pins, open_map, remove},
     probe::{Features, check_privileges, lift_memlock},
@@ -94,7 +96,9 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let (plans, fill_first) = plan(&pins, &settings.sizes, &mut messages)?;
     let ebpf = load_object(object, &pins, &plans, (&features, &settings.sizes))?;
     let maps = open_maps(&pins, &plans)?;
-    let programs = Programs::load(ebpf)?;
+    let had = pinned(&pins.links())?;
+    let has_xdp = had.iter().any(|link| is_xdp(&link.name));
+    let programs = Programs::load(ebpf, has_xdp)?;
     let mut staged = Vec::new();
     for (plan, (new, _)) in plans.into_iter().zip(&maps) {
         if plan.is_staged() {

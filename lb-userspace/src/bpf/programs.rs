@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     panic::resume_unwind,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
 };
 
@@ -16,7 +16,7 @@ use aya::{
 use super::error::{Error, chain};
 
 /// XDP on uplinks.
-pub(super) const XDP: &str = "lb_xdp";
+const XDP: &str = "lb_xdp";
 
 /// TC egress of all devices.
 const EGRESS: &str = "lb_egress";
@@ -45,6 +45,11 @@ pub(super) const UPLINK: DeviceHooks = DeviceHooks {
 /// Every program of TC.
 const TC: [&str; 3] = [POD.ingress, UPLINK.ingress, EGRESS];
 
+/// What every node needs.
+fn always() -> impl Iterator<Item = &'static str> {
+    TC.into_iter().chain(SOCKET.map(|(name, _)| name))
+}
+
 /// The socket hooks, with their `enum bpf_attach_type`
 /// (include/uapi/linux/bpf.h).
 pub(super) const SOCKET: [(&str, u32); 8] = [
@@ -64,29 +69,25 @@ pub(super) struct Programs {
     // Attaching by netlink goes through aya, which wants its programs mutable.
     ebpf: Mutex<Ebpf>,
     fds: HashMap<&'static str, OwnedFd>,
-    /// Why XDP is not to be had, if it is not.
-    xdp: Result<(), String>,
+    /// XDP's descriptor, or why it is not to be had; empty until a device wants it.
+    xdp: OnceLock<Result<OwnedFd, String>>,
 }
 
 impl Programs {
-    /// Loads every program. XDP is an accelerator: without it the TC hooks do
-    /// all the work, so its failure is kept as a reason.
-    pub(super) fn load(mut ebpf: Ebpf) -> Result<Self, Error> {
-        let mut loaded = load_all(&mut ebpf);
-        let mut fds = HashMap::new();
-        let mut take = |name| {
-            let program = loaded.remove(name);
-            let fd = program.unwrap_or_else(|| Err(absent(name)))?;
-            fds.insert(name, fd);
-            Ok(())
-        };
-        for name in TC.into_iter().chain(SOCKET.map(|(name, _)| name)) {
-            take(name)?;
+    /// Loads what every node needs, and XDP too if it `has_xdp` already: where no
+    /// device can run it, it would be a quarter of the verifier's work for nothing.
+    pub(super) fn load(mut ebpf: Ebpf, has_xdp: bool) -> Result<Self, Error> {
+        let names: Vec<_> = always().chain(has_xdp.then_some(XDP)).collect();
+        let mut loaded = load_all(&mut ebpf, &names);
+        let xdp = OnceLock::new();
+        if let Some(program) = loaded.remove(XDP) {
+            xdp.get_or_init(|| or_without(program));
         }
-        let xdp = take(XDP).map_err(|error: Error| {
-            tracing::warn!("{error}; the TC hooks serve the uplinks alone");
-            error.to_string()
-        });
+        let mut fds = HashMap::new();
+        for name in always() {
+            let program = loaded.remove(name);
+            fds.insert(name, program.unwrap_or_else(|| Err(absent(name)))?);
+        }
         Ok(Self {
             ebpf: Mutex::new(ebpf),
             fds,
@@ -94,9 +95,18 @@ impl Programs {
         })
     }
 
-    /// Why XDP is not to be had, if it is not.
-    pub(super) fn xdp_available(&self) -> Result<(), String> {
-        self.xdp.clone()
+    /// The descriptor of [`XDP`], which is loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// Why it is not to be had.
+    pub(super) fn xdp(&self) -> Result<BorrowedFd<'_>, String> {
+        let load = || {
+            let mut ebpf = self.aya();
+            let program = ebpf.program_mut(XDP).ok_or_else(|| absent(XDP));
+            or_without(program.and_then(|program| load_one(XDP, program)))
+        };
+        let loaded = self.xdp.get_or_init(load).as_ref();
+        loaded.map(OwnedFd::as_fd).map_err(Clone::clone)
     }
 
     /// A program's descriptor.
@@ -118,17 +128,25 @@ fn absent(program: &'static str) -> Error {
     }
 }
 
-/// Loads the programs, each on a thread of its own: nearly all of the time of a
-/// start is the kernel's verifier, which walks as many programs at a time as there
-/// are CPUs.
-fn load_all(ebpf: &mut Ebpf) -> HashMap<&'static str, Result<OwnedFd, Error>> {
-    let ours = TC.into_iter().chain(SOCKET.map(|(name, _)| name));
-    let ours = ours.chain([XDP]).map(|name| (name, name));
-    let names: HashMap<&str, &'static str> = ours.collect();
+/// XDP is an accelerator: without it the TC hooks do all the work, so its failure is
+/// kept as a reason.
+fn or_without(xdp: Result<OwnedFd, Error>) -> Result<OwnedFd, String> {
+    xdp.map_err(|error| {
+        tracing::warn!("{error}; the TC hooks serve the uplinks alone");
+        error.to_string()
+    })
+}
+
+/// Loads programs, each on a thread of its own: nearly all of the time of a start is
+/// the kernel's verifier, which walks as many programs at a time as there are CPUs.
+fn load_all(
+    ebpf: &mut Ebpf,
+    names: &[&'static str],
+) -> HashMap<&'static str, Result<OwnedFd, Error>> {
     thread::scope(|scope| {
-        let found = ebpf
-            .programs_mut()
-            .filter_map(|(name, program)| Some((*names.get(name)?, program)));
+        let found = ebpf.programs_mut().filter_map(|(name, program)| {
+            Some((*names.iter().find(|wanted| **wanted == name)?, program))
+        });
         let threads: Vec<_> = found
             .map(|(name, program)| (name, scope.spawn(move || load_one(name, program))))
             .collect();

@@ -9,7 +9,7 @@ use super::{
         error::Error,
         links::{Place, attach, end, pinned},
         pins::Pins,
-        programs::{DeviceHooks, POD, Programs, UPLINK, XDP},
+        programs::{DeviceHooks, POD, Programs, UPLINK},
         settings::XdpMode,
         sys::LinkTarget,
     },
@@ -103,6 +103,12 @@ pub(super) fn index_of(pin: &str) -> Option<u32> {
     pin.strip_prefix("dev_")?.split_once('_')?.0.parse().ok()
 }
 
+/// Whether a pin is that of an XDP link.
+pub(in super::super) fn is_xdp(pin: &str) -> bool {
+    let xdp = [Slot::XdpNative, Slot::XdpGeneric].map(Slot::suffix);
+    index_of(pin).is_some() && pin.rsplit('_').next().is_some_and(|s| xdp.contains(&s))
+}
+
 pub(super) fn vanished(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::ENODEV | libc::ENXIO))
 }
@@ -168,17 +174,13 @@ impl KernelAttach {
         Ok(())
     }
 
-    fn cover_xdp(&self, device: &Device) -> Result<(Option<&'static str>, String), CoverError> {
+    fn cover_xdp(&self, device: &Device) -> (Option<&'static str>, String) {
         let index = device.index;
         if self.xdp == XdpMode::Off {
             self.unlink(index, Slot::XdpNative);
             self.unlink(index, Slot::XdpGeneric);
-            return Ok((None, "turned off (--xdp)".to_owned()));
+            return (None, "turned off (--xdp)".to_owned());
         }
-        if let Err(reason) = self.programs.xdp_available() {
-            return Ok((None, reason));
-        }
-        let program = self.program(XDP)?;
         let generic_too = self.xdp == XdpMode::Generic;
         let native = if device.is_pair() {
             Err("veth loses unfinished checksums and TSO to XDP".to_owned())
@@ -188,21 +190,26 @@ impl KernelAttach {
             Err(NO_XDP.to_owned())
         } else {
             self.unlink(index, Slot::XdpGeneric);
-            self.link(index, Slot::XdpNative, program)
-                .map_err(|error| xdp_reason(&error))
+            self.link_xdp(index, Slot::XdpNative)
         };
         let Err(reason) = native else {
-            return Ok((Some("native"), "its driver has it".to_owned()));
+            return (Some("native"), "its driver has it".to_owned());
         };
         self.unlink(index, Slot::XdpNative);
         if !generic_too {
             self.unlink(index, Slot::XdpGeneric);
-            return Ok((None, reason));
+            return (None, reason);
         }
-        match self.link(index, Slot::XdpGeneric, program) {
-            Ok(()) => Ok((Some("generic"), format!("asked for (--xdp); {reason}"))),
-            Err(error) => Ok((None, format!("{reason}; generic: {}", xdp_reason(&error)))),
+        match self.link_xdp(index, Slot::XdpGeneric) {
+            Ok(()) => (Some("generic"), format!("asked for (--xdp); {reason}")),
+            Err(error) => (None, format!("{reason}; generic: {error}")),
         }
+    }
+
+    fn link_xdp(&self, index: u32, slot: Slot) -> Result<(), String> {
+        let program = self.programs.xdp()?;
+        self.link(index, slot, program)
+            .map_err(|error| xdp_reason(&error))
     }
 }
 
@@ -240,7 +247,7 @@ impl Attach for KernelAttach {
             filters::NAME
         };
         let (xdp, xdp_reason) = match role {
-            Role::Uplink => self.cover_xdp(device)?,
+            Role::Uplink => self.cover_xdp(device),
             Role::Pod => {
                 self.unlink(device.index, Slot::XdpNative);
                 self.unlink(device.index, Slot::XdpGeneric);
@@ -297,5 +304,11 @@ mod tests {
         assert_eq!(index_of("dev_3_xdpgeneric"), Some(3));
         assert_eq!(index_of("lb_connect4"), None);
         assert_eq!(index_of("dev_x_ingress"), None);
+    }
+
+    #[test]
+    fn pins_tell_whether_a_device_has_xdp() {
+        assert!(is_xdp("dev_12_xdp") && is_xdp("dev_3_xdpgeneric"));
+        assert!(!is_xdp("dev_12_ingress") && !is_xdp("lb_xdp"));
     }
 }

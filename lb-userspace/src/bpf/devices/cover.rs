@@ -56,7 +56,7 @@ impl<A: Attach> Cover<A> {
             }
         }
         for (index, (role, reason)) in wanted {
-            self.cover(index, role, reason);
+            self.serve(index, role, reason);
         }
     }
 

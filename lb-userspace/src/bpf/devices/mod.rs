@@ -24,6 +24,7 @@ use std::{
 use serde::Serialize;
 
 pub use attach::Hooks;
+pub(super) use attach::is_xdp;
 pub use rules::Role;
 
 use self::{
