@@ -17,6 +17,7 @@ pub mod limits;
 pub mod maps;
 pub mod reason;
 pub mod schema;
+pub mod trace;
 
 pub use addr::{Addr, Be16, Be32, proto, scope};
 pub use config::{NodeConfig, node_flags};

@@ -33,10 +33,8 @@ pub struct Route {
 /// A decision on the way, for [`Run::step`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// The filter let the packet in.
-    Filter,
-    /// Conntrack knows the flow.
-    Conntrack,
+    /// Conntrack knows the flow: its service id and backend id.
+    Conntrack(u32, u32),
     /// A frontend was found: its service id.
     Frontend(u32),
     /// Affinity named the backend.
@@ -45,7 +43,7 @@ pub enum Step {
     Slot(u32),
     /// The backend was chosen.
     Backend(u32),
-    /// A source port was taken for SNAT.
+    /// A source port was taken for SNAT; in a dry run the one that would be tried first.
     Snat(u16),
 }
 

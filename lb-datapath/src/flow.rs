@@ -29,11 +29,15 @@ pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
     bytes: u32,
 ) -> Result<(), Reason> {
     choose(t, e, h, to)?;
-    if !E::DRY {
-        reserve(t, e, h, to)?;
-        record(t, e, h, to, bytes)?;
+    if E::DRY {
+        let reply = Ports::of::<F, T>(t, &h.tuple, to)?;
+        if reply.snat {
+            e.step(Step::Snat(to.sport.get()));
+        }
+        return Ok(());
     }
-    Ok(())
+    reserve(t, e, h, to)?;
+    record(t, e, h, to, bytes)
 }
 
 /// Chooses the backend, and how the client's packets reach it.
@@ -51,6 +55,7 @@ fn choose<F: Family, T: Tables<F>, E: Env<F>>(
     let key = &h.tuple;
     let scope = e.hook().scope;
     let frontend = find::<F, T>(t, h, scope)?;
+    e.step(Step::Frontend(frontend.service));
     let client = F::wide(key.src);
     if frontend.flags & frontend_flags::SOURCE_RANGES != 0
         && !t.in_source_ranges(frontend.service, client)
@@ -187,6 +192,51 @@ fn reply_key<A: Copy>(to: &Hit<A>, proto: u32) -> CtKey<A> {
     }
 }
 
+/// The source ports that a flow may have.
+struct Ports {
+    /// Whether they are the node's.
+    snat: bool,
+    min: u32,
+    span: u32,
+    /// Which one is tried first, from `min` on.
+    at: u32,
+}
+
+impl Ports {
+    /// Those of a client's flow. Where SNAT is wanted, the node's address and the first of
+    /// its ports are put into `to`.
+    #[inline(always)]
+    fn of<F: Family, T: Tables<F>>(
+        t: &T,
+        client: &CtKey<F::Addr>,
+        to: &mut Hit<F::Addr>,
+    ) -> Result<Self, Reason> {
+        let node = t.node().ok_or(Reason::NoNodeAddress)?;
+        let snat = to.flags & ct_flags::SNAT != 0;
+        let min = u32::from(node.snat_port_min);
+        let span = u32::from(node.snat_port_max).wrapping_sub(min) + 1;
+        let mut at = u32::from(client.sport.get());
+        if snat {
+            to.src = node_addr::<F>(&node)?;
+            let hash = F::hash(
+                client.src,
+                client.dst,
+                client.sport,
+                client.dport,
+                client.proto as u8,
+            );
+            at = lb_common::hash::slot(hash, span);
+            to.sport = lb_common::Be16::new((min + at) as u16);
+        }
+        Ok(Self {
+            snat,
+            min,
+            span,
+            at,
+        })
+    }
+}
+
 /// Writes the reply's direction under a port that no other flow has. A client
 /// that keeps its address keeps its port too, unless another flow of its own, by
 /// another frontend, has the same tuple already; else ports of the node's range
@@ -199,23 +249,12 @@ fn find_port<F: Family, T: Tables<F>, E: Env<F>>(
     reply: &CtEntry<F::Addr>,
     client: &CtKey<F::Addr>,
 ) -> Result<(), Reason> {
-    let node = t.node().ok_or(Reason::NoNodeAddress)?;
-    let snat = to.flags & ct_flags::SNAT != 0;
-    let min = u32::from(node.snat_port_min);
-    let span = u32::from(node.snat_port_max).wrapping_sub(min) + 1;
-    let mut at = u32::from(client.sport.get());
-    if snat {
-        to.src = node_addr::<F>(&node)?;
-        let hash = F::hash(
-            client.src,
-            client.dst,
-            client.sport,
-            client.dport,
-            client.proto as u8,
-        );
-        at = lb_common::hash::slot(hash, span);
-        to.sport = lb_common::Be16::new((min + at) as u16);
-    }
+    let Ports {
+        snat,
+        min,
+        span,
+        mut at,
+    } = Ports::of::<F, T>(t, client, to)?;
     let mut key = reply_key(to, client.proto);
     for _ in 0..limits::SNAT_TRIES {
         if !(snat && e.socket_owns(&key)) {

@@ -5,7 +5,7 @@ use lb_common::{Reason, ct_flags, frontend_flags, hash, node_flags, proto};
 
 use crate::{
     Hook, Outcome, Verdict,
-    env::{Env, Way},
+    env::{Env, Step, Way},
     family::Family,
     flow, nat,
     packet::Packet,
@@ -78,7 +78,9 @@ fn to_vip<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(
     if frontend || is_snat_port(t, h.tuple.dport) {
         known = lookup::<F, P, T, E>(p, t, e, h, &mut hit);
     }
-    if !known {
+    if known {
+        e.step(Step::Conntrack(hit.service, hit.backend));
+    } else {
         let opened = match frontend {
             true if is_left(t, h) => Err(Reason::NotOurs),
             true => flow::open(t, e, h, &mut hit, p.len()),

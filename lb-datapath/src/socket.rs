@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use crate::{
-    env::Run,
+    env::{Run, Step},
     select::{Client, filtered, select},
     tables::{Account, Maps},
 };
@@ -41,29 +41,28 @@ pub enum SocketVerdict {
     Deny,
 }
 
-/// `connect` and `sendmsg`: from frontend to backend.
+/// `connect` and `sendmsg`: from frontend to backend. What becomes of the call, and why.
 #[inline(always)]
-pub fn outgoing<T: Maps, R: Run>(t: &T, run: &R, call: &Call) -> SocketVerdict {
+pub fn outgoing<T: Maps, R: Run>(t: &T, run: &R, call: &Call) -> (SocketVerdict, Reason) {
+    let unchanged = (SocketVerdict::Unchanged, Reason::NotOurs);
     if !matches!(call.proto, proto::TCP | proto::UDP)
         || !filtered(t, hash::filter_kind::VIP, call.addr, Be16::new(0), 0)
     {
-        return SocketVerdict::Unchanged;
+        return unchanged;
     }
     let Some(host) = serves(t, call) else {
-        return SocketVerdict::Unchanged;
+        return unchanged;
     };
-    let chosen = choose(t, run, call, host);
-    if let Err(Reason::NotOurs) = chosen {
-        return SocketVerdict::Unchanged;
-    }
+    let (verdict, reason) = match choose(t, run, call, host) {
+        Err(Reason::NotOurs) => return unchanged,
+        Ok((addr, port)) => (SocketVerdict::Rewrite(addr, port), Reason::Socket),
+        Err(r @ (Reason::NoEndpoints | Reason::UnknownPort)) => (SocketVerdict::Refuse, r),
+        Err(r) => (SocketVerdict::Deny, r),
+    };
     if !R::DRY {
-        t.count(chosen.map_or_else(|r| r, |_| Reason::Socket), 0);
+        t.count(reason, 0);
     }
-    match chosen {
-        Ok((addr, port)) => SocketVerdict::Rewrite(addr, port),
-        Err(Reason::NoEndpoints | Reason::UnknownPort) => SocketVerdict::Refuse,
-        Err(_) => SocketVerdict::Deny,
-    }
+    (verdict, reason)
 }
 
 /// Whether the socket is the node's own; `None` where the hooks do not serve it.
@@ -110,6 +109,7 @@ fn choose<T: Maps, R: Run>(
             _ => Err(Reason::NotOurs),
         };
     };
+    run.step(Step::Frontend(frontend.service));
     if frontend.flags & frontend_flags::SOURCE_RANGES != 0 && !host {
         // Which address the pod will use is not known yet: TC decides.
         return Err(Reason::NotOurs);

@@ -23,10 +23,12 @@ pub(crate) trait Context {
     /// Index of the device by which the packet came. In XDP three loads, which
     /// most packets do not need.
     fn ifindex(this: *mut Self) -> u32;
+    /// Keeps a decision of a dry run for who asked for it.
+    fn note(this: *mut Self, step: Step);
 }
 
-/// A live packet's environment.
-pub(crate) struct Live<C> {
+/// A packet's environment. `DRY` is [`Run::DRY`].
+pub(crate) struct Live<C, const DRY: bool = false> {
     /// The program's context: `xdp_md` or `__sk_buff`.
     pub(crate) ctx: *mut C,
     /// The hook.
@@ -47,15 +49,19 @@ pub(crate) fn now() -> u32 {
     (jiffies.wrapping_mul(NS_PER_JIFFY.load()) >> TICK_SHIFT) as u32
 }
 
-impl<C> Run for Live<C> {
-    const DRY: bool = false;
+impl<C: Context, const DRY: bool> Run for Live<C, DRY> {
+    const DRY: bool = DRY;
 
     #[inline(always)]
     fn now(&self) -> u32 {
         now()
     }
     #[inline(always)]
-    fn step(&self, _: Step) {}
+    fn step(&self, step: Step) {
+        if DRY {
+            C::note(self.ctx, step);
+        }
+    }
 }
 
 /// `struct bpf_fib_lookup` of the kernel's `uapi/linux/bpf.h`, its unions as
@@ -97,7 +103,7 @@ impl Words for Addr {
     }
 }
 
-impl<F: Family, C: Context> Env<F> for Live<C>
+impl<F: Family, C: Context, const DRY: bool> Env<F> for Live<C, DRY>
 where
     F::Addr: Words,
 {
@@ -134,13 +140,13 @@ where
 
     #[inline(always)]
     fn route(&self, proto: u32, to: &Hit<F::Addr>, len: u32) -> Route {
-        fib(self, proto, to, len)
+        fib(self.ctx, proto, to, len)
     }
 }
 
 /// Asks the FIB. A function of its own, for its 64 bytes of parameters.
 #[inline(never)]
-fn fib<A: Words, C: Context>(env: &Live<C>, proto: u32, to: &Hit<A>, len: u32) -> Route {
+fn fib<A: Words, C: Context>(ctx: *mut C, proto: u32, to: &Hit<A>, len: u32) -> Route {
     let mut params = FibParams {
         family: A::FAMILY,
         l4_protocol: proto as u8,
@@ -148,7 +154,7 @@ fn fib<A: Words, C: Context>(env: &Live<C>, proto: u32, to: &Hit<A>, len: u32) -
         dport: to.dport,
         // An IPv6 datagram can be longer than the field can tell.
         tot_len: len.min(0xffff) as u16,
-        ifindex: C::ifindex(env.ctx),
+        ifindex: C::ifindex(ctx),
         tos_flowinfo: 0,
         src: to.src.words(),
         dst: to.dst.words(),
@@ -159,7 +165,7 @@ fn fib<A: Words, C: Context>(env: &Live<C>, proto: u32, to: &Hit<A>, len: u32) -
     // SAFETY: the parameters live on this stack, and are of the size given.
     let ret = unsafe {
         let p = (&raw mut params).cast();
-        bpf_fib_lookup(env.ctx.cast(), p, size_of::<FibParams>() as i32, 0)
+        bpf_fib_lookup(ctx.cast(), p, size_of::<FibParams>() as i32, 0)
     };
     let (way, reason) = match ret as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => (Way::Hop, Reason::NoRoute),

@@ -11,6 +11,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod bytes;
 #[cfg(target_arch = "bpf")]
+mod dry;
+#[cfg(target_arch = "bpf")]
 mod env;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -126,7 +126,7 @@ fn act<K: Kind>(ctx: *mut bpf_sock_addr, verdict: SocketVerdict) -> i32 {
 
 #[inline(always)]
 fn to_backend<K: Kind>(ctx: *mut bpf_sock_addr) -> i32 {
-    let verdict = outgoing(&KernelMaps, &Live, &call::<K>(ctx));
+    let (verdict, _) = outgoing(&KernelMaps, &Live, &call::<K>(ctx));
     act::<K>(ctx, verdict)
 }
 

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
 use lb_common::Be16;
 use lb_datapath::{
-    Hook, Outcome, Packet, Verdict,
+    Hook, Outcome, Packet, Step, Verdict,
     csum::Sum,
     egress,
     family::{Family, V4, V6},
@@ -24,6 +24,7 @@ use lb_datapath::{
 
 use crate::{
     bytes::{self, MAX_OFF},
+    dry,
     env::{Context, Live, lb_crc32c_times},
     maps::KernelMaps,
 };
@@ -179,7 +180,7 @@ fn lb_egress(ctx: TcContext) -> i32 {
 const HEADERS: u32 = 14 + 40 + 20;
 
 #[inline(always)]
-fn by_family(
+pub(crate) fn by_family(
     ctx: *mut __sk_buff,
     v4: impl FnOnce(*mut __sk_buff) -> i32,
     v6: impl FnOnce(*mut __sk_buff) -> i32,
@@ -204,10 +205,10 @@ fn by_family(
 }
 
 #[inline(always)]
-fn parts<F: Family, const DIRECT: bool>(
+pub(crate) fn parts<F: Family, const DIRECT: bool, const DRY: bool>(
     ctx: *mut __sk_buff,
     hook: Hook,
-) -> (TcPacket<F, DIRECT>, Live<__sk_buff>) {
+) -> (TcPacket<F, DIRECT>, Live<__sk_buff, DRY>) {
     let p = TcPacket {
         ctx,
         family: PhantomData,
@@ -238,7 +239,7 @@ macro_rules! paths {
             fn $main(ctx: *mut __sk_buff) -> i32 {
                 // See `xdp::main`.
                 let ctx = core::hint::black_box(ctx);
-                let (mut p, env) = parts::<$family, $direct>(ctx, $hook);
+                let (mut p, env) = parts::<$family, $direct, false>(ctx, $hook);
                 act($pipeline::main::<$family, _, _, _>(&mut p, &KernelMaps, &env), ctx)
             }
 
@@ -246,7 +247,7 @@ macro_rules! paths {
             #[inline(never)]
             extern "C" fn $portless(ctx: *mut __sk_buff) -> i32 {
                 let ctx = core::hint::black_box(ctx);
-                let (mut p, env) = parts::<$family, $direct>(ctx, $hook);
+                let (mut p, env) = parts::<$family, $direct, false>(ctx, $hook);
                 act($pipeline::portless::<$family, _, _, _>(&mut p, &KernelMaps, &env), ctx)
             }
         )+
@@ -266,6 +267,10 @@ impl Context for __sk_buff {
     fn ifindex(this: *mut Self) -> u32 {
         // SAFETY: the context is valid.
         unsafe { (*this).ifindex }
+    }
+    #[inline(always)]
+    fn note(this: *mut Self, step: Step) {
+        dry::note(this, step);
     }
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
 use lb_common::Be16;
 use lb_datapath::{
-    Hook, Outcome, Packet, Verdict,
+    Hook, Outcome, Packet, Step, Verdict,
     family::{Family, V4, V6},
     ingress,
     packet::{Delta, ethertype, fix_complete_csum},
@@ -108,6 +108,9 @@ impl Context for xdp_md {
         // SAFETY: the context is valid.
         unsafe { (*this).ingress_ifindex }
     }
+    // The dry program is one of TC.
+    #[inline(always)]
+    fn note(_: *mut Self, _: Step) {}
 }
 
 /// The uplink's XDP program.

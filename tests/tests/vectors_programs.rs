@@ -7,10 +7,11 @@ use bascule_tests::vectors::kernel::{in_namespace, load};
 /// one does.
 const LIMIT: u32 = 300_000;
 
-/// Programs that the agent attaches.
-const PROGRAMS: [&str; 12] = [
+/// Programs that the agent loads.
+const PROGRAMS: [&str; 13] = [
     "lb_connect4",
     "lb_connect6",
+    "lb_dry",
     "lb_egress",
     "lb_getpeer4",
     "lb_getpeer6",

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bascule_tests::vectors::{
+    dry,
     frame::{flag, tcp, udp},
     kernel::{Kernel, in_namespace, takes},
     net::{FAMILIES, at},
@@ -66,10 +67,12 @@ fn agree(vector: &Vector, lane: Lane, kernel: &mut Kernel, met: &Met) -> Result<
         if !takes(x, lane) {
             continue;
         }
+        let asked = dry::differences(x, lane, &host, kernel);
         let ran = host.run::<false>(x, lane);
         let mut met = met.lock().map_err(|e| e.to_string())?;
         *met.entry(ran.outcome.reason).or_default() += 1;
-        let found = against_kernel(x, lane, &ran, kernel);
+        let mut found = against_kernel(x, lane, &ran, kernel);
+        found.extend(asked);
         if !found.is_empty() {
             let found = found.join("\n");
             return Err(format!(

@@ -53,7 +53,7 @@ fn run(host: &Host, call: &Call) -> SocketVerdict {
     assert_eq!(host.tables.writes.get(), before, "a dry run writes");
     let verdict = outgoing(&&host.tables, &HostEnv::<false>::new(Hook::POD, NOW), call);
     assert_eq!(dry, verdict, "a dry run decides otherwise");
-    verdict
+    verdict.0
 }
 
 fn to(addr: SocketAddr) -> SocketVerdict {

@@ -5,6 +5,7 @@
 //! addresses and ports of the scenario, and expected choices by [`reference`],
 //! never by the code under test.
 
+pub mod dry;
 pub mod dump;
 pub mod flow;
 pub mod frame;

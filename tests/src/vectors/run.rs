@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use lb_common::{PacketCounter, Reason};
-use lb_datapath::{Hook, Outcome, V4, V6, Verdict, egress::egress, ingress::ingress};
+use lb_datapath::{Hook, Outcome, Step, V4, V6, Verdict, egress::egress, ingress};
 
 use super::{
+    dry,
     dump::State,
     kernel::Kernel,
     net,
@@ -32,6 +33,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// The frame.
     pub bytes: Vec<u8>,
+    /// The decisions on the way.
+    pub steps: Vec<Step>,
 }
 
 /// The host, with the maps of a world.
@@ -79,12 +82,12 @@ impl Host {
             (At::Uplink | At::ToNet, _) => Hook::UPLINK,
             (At::Pod | At::ToPod, _) => Hook::POD,
         };
-        let env = self.env::<DRY>(hook);
         let station = match (x.at, lane) {
             (At::Uplink, Lane::Tc) => Station::This(net::UP0.mac),
             (At::Uplink, Lane::Xdp) => Station::One,
             _ => Station::Any,
         };
+        let env = self.env::<DRY>(hook);
         let mut p = MemPacket::new(&x.input)
             .gso(x.gso_size != 0)
             .station(station);
@@ -92,8 +95,8 @@ impl Host {
         let towards = matches!(x.at, At::Pod | At::Uplink);
         let t = &&self.tables;
         let outcome = match (ether_type, towards) {
-            (Some([8, 0]), true) => ingress::<V4, _, _, _>(&mut p, t, &env),
-            (Some([0x86, 0xdd]), true) => ingress::<V6, _, _, _>(&mut p, t, &env),
+            (Some([8, 0]), true) => ingress::ingress::<V4, _, _, _>(&mut p, t, &env),
+            (Some([0x86, 0xdd]), true) => ingress::ingress::<V6, _, _, _>(&mut p, t, &env),
             (Some([8, 0]), false) => egress::<V4, _, _, _>(&mut p, t, &env),
             (Some([0x86, 0xdd]), false) => egress::<V6, _, _, _>(&mut p, t, &env),
             // What the programs' entry functions do.
@@ -102,6 +105,30 @@ impl Host {
         Ran {
             outcome,
             bytes: p.bytes().to_vec(),
+            steps: env.steps.take(),
+        }
+    }
+
+    /// What the dry program should say of a packet of TC: it takes none of another station's,
+    /// and decides nothing about packets without ports.
+    pub fn ask(&self, x: &Exchange) -> Ran {
+        let (hook, device) = match x.at {
+            At::Pod | At::ToPod => (Hook::POD, net::POD0),
+            At::Uplink | At::ToNet => (Hook::UPLINK, net::UP0),
+        };
+        let env = self.env::<true>(hook);
+        let mut p = MemPacket::new(&x.input)
+            .gso(x.gso_size != 0)
+            .station(Station::This(device.mac));
+        let t = &&self.tables;
+        let outcome = match x.input.get(12..14) {
+            Some([8, 0]) => ingress::main::<V4, _, _, _>(&mut p, t, &env),
+            _ => ingress::main::<V6, _, _, _>(&mut p, t, &env),
+        };
+        Ran {
+            outcome,
+            bytes: p.bytes().to_vec(),
+            steps: env.steps.take(),
         }
     }
 
@@ -153,6 +180,7 @@ fn packet(
     host: &Host,
     kernel: &mut Kernel,
 ) -> impl Iterator<Item = String> + use<> {
+    let asked = dry::differences(x, lane, host, kernel);
     let dry = dry(x, lane, host);
     let before = host.tables.reasons.borrow().clone();
     let ran = host.run::<false>(x, lane);
@@ -178,6 +206,7 @@ fn packet(
     dry.err()
         .into_iter()
         .chain(on_host)
+        .chain(asked)
         .chain(in_kernel)
         .chain(maps)
 }
@@ -250,10 +279,7 @@ pub fn differences(ours: &State, theirs: &State) -> Option<String> {
 fn needs_record(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::ConntrackFull
-            | Reason::ConntrackBusy
-            | Reason::SnatExhausted
-            | Reason::NoNodeAddress
+        Reason::ConntrackFull | Reason::ConntrackBusy | Reason::SnatExhausted
     )
 }
 

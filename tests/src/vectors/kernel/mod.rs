@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, TestRun as _,
-    programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
+    programs::{Program, SchedClassifier, TestRunOptions, TestRunResult, Xdp},
 };
 use lb_datapath::{Outcome, Verdict};
 
@@ -33,8 +33,8 @@ pub struct Kernel {
     clock: Option<(Instant, u32)>,
 }
 
-/// Bytes of `struct __sk_buff` (include/uapi/linux/bpf.h).
-const SKB_WORDS: usize = 48;
+/// Words of `struct __sk_buff` (include/uapi/linux/bpf.h).
+pub(super) const SKB_WORDS: usize = 48;
 /// Words of its fields.
 const SKB_IFINDEX: usize = 10;
 const SKB_GSO_SEGS: usize = 41;
@@ -62,6 +62,17 @@ fn device(at: At) -> u32 {
         At::Pod | At::ToPod => POD0.ifindex,
         At::Uplink | At::ToNet => UP0.ifindex,
     }
+}
+
+/// The context of a packet: `struct __sk_buff`.
+pub(super) fn skb(x: &Exchange) -> Vec<u32> {
+    let mut ctx = vec![0; SKB_WORDS];
+    ctx[SKB_IFINDEX] = device(x.at);
+    if x.gso_size != 0 {
+        ctx[SKB_GSO_SIZE] = x.gso_size;
+        ctx[SKB_GSO_SEGS] = (x.input.len() as u32).div_ceil(x.gso_size);
+    }
+    ctx
 }
 
 /// Whether `BPF_PROG_TEST_RUN` takes a frame. It wants a link header, and makes
@@ -171,18 +182,14 @@ impl Kernel {
         let name = program(x.at, lane);
         let mut out = vec![0; OUT.max(x.input.len())];
         let xdp = name == "lb_xdp";
-        let mut ctx = vec![0u32; if xdp { XDP_WORDS } else { SKB_WORDS }];
-        let len = u32::try_from(x.input.len())?;
-        if xdp {
-            ctx[XDP_DATA_END] = len;
+        let ctx = if xdp {
+            let mut ctx = vec![0u32; XDP_WORDS];
+            ctx[XDP_DATA_END] = u32::try_from(x.input.len())?;
             ctx[XDP_INGRESS] = device(x.at);
+            ctx
         } else {
-            ctx[SKB_IFINDEX] = device(x.at);
-            if x.gso_size != 0 {
-                ctx[SKB_GSO_SIZE] = x.gso_size;
-                ctx[SKB_GSO_SEGS] = len.div_ceil(x.gso_size);
-            }
-        }
+            skb(x)
+        };
         let mut options = TestRunOptions::new();
         options.data_in = Some(&x.input);
         options.data_out = Some(&mut out);
@@ -192,11 +199,14 @@ impl Kernel {
         Ok((result.return_value.cast_signed(), out))
     }
 
+    /// A program of the object.
+    pub(super) fn program(&self, name: &str) -> Result<&Program> {
+        let program = self.ebpf.program(name);
+        program.with_context(|| format!("the object has no program {name}"))
+    }
+
     fn test_run(&self, name: &str, options: TestRunOptions<'_>) -> Result<TestRunResult> {
-        let program = self
-            .ebpf
-            .program(name)
-            .with_context(|| format!("the object has no program {name}"))?;
+        let program = self.program(name)?;
         let result = if name == "lb_xdp" {
             <&Xdp>::try_from(program)?.test_run(options)
         } else {
