@@ -91,11 +91,11 @@ where
     KernelMaps: Tables<F>,
     Live<__sk_buff, true>: Env<F>,
 {
-    let (mut p, env) = parts::<F, true, true>(ctx, Hook::POD);
+    let (p, env) = parts::<F, true, true>(ctx, Hook::POD);
     let Some(mut h) = F::parse(&p) else {
         return TC_ACT_UNSPEC;
     };
-    if parse::ports(&mut p, &mut h).is_none() {
+    if parse::ports(&p, &mut h).is_none() {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the context is valid.

@@ -10,18 +10,13 @@ use std::{
 use aya::maps::{Array, HashMap, Map, MapData};
 use bascule_tests::netns::Node;
 use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtBucket4, CtEntry, CtKey,
-    conntrack::TICK_SHIFT,
-    ct_flags,
+    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtBucket4, CtEntry, CtKey, ct_flags,
     hash::{filter_bit, filter_kind},
     proto, scope,
 };
 use lb_datapath::{Insert, V4, host, table::insert};
 use lb_plan::op::{Batch, Op};
-use lb_userspace::bpf::{
-    Datapath,
-    conntrack::{self, now},
-};
+use lb_userspace::bpf::{Datapath, conntrack};
 
 /// Loads the datapath; what the maps hold does not matter here.
 fn load(node: &Node) -> Datapath {
@@ -387,24 +382,4 @@ fn bits_of_the_filter_stay_needed_as_long_as_a_flow_is_there() {
     assert!(bits.contains(bit) && bits.contains(backend));
     node.views().unwrap().flush(|_| true).unwrap();
     assert!(!datapath.filter_bits_in_use().unwrap().contains(bit));
-}
-
-#[test]
-fn a_tick_lasts_as_long_as_it_says() {
-    let next = |last: u32| {
-        loop {
-            let now = now();
-            if now != last {
-                return (now, Instant::now());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    };
-    let (first, start) = next(now());
-    let (second, end) = next(first);
-    assert_eq!(second, first + 1);
-    let expected = Duration::from_nanos(1 << TICK_SHIFT);
-    // A jiffy is 10 ms at most, and the frequencies of kernels differ by a sixth at least.
-    let took = end - start;
-    assert!(took.abs_diff(expected) < expected / 10, "{took:?}");
 }

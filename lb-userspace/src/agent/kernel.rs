@@ -99,6 +99,7 @@ impl Dataplane for Kernel {
                 }
             }
         }
+        self.datapath.load_dry();
         self.takeover.programmed(&mut self.datapath, planner);
     }
 

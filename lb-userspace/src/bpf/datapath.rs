@@ -4,7 +4,7 @@ use std::{
     io,
     net::IpAddr,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use lb_common::{NodeConfig, PacketCounter, Reason, ServiceCounter, node_flags};
@@ -15,6 +15,7 @@ use super::{
     apply::Programmer,
     conntrack, counters,
     devices::{self, DeviceState, Watcher},
+    dry::{self, Dry},
     error::Error,
     failure::ApplyReport,
     filter::FilterBits,
@@ -75,6 +76,7 @@ pub struct Datapath {
     messages: Vec<String>,
     beside_rules: bool,
     config: Option<NodeConfig>,
+    dry: Option<Arc<OnceLock<Dry>>>,
 }
 
 impl Datapath {
@@ -122,6 +124,7 @@ impl Datapath {
             messages,
             beside_rules: false,
             config: None,
+            dry: None,
         };
         if !fill_first {
             datapath.activate()?;
@@ -164,6 +167,18 @@ impl Datapath {
         }
         self.fill_first = false;
         clean_foreign(&self.pins, &mut self.messages)
+    }
+
+    /// Loads the dry program on a thread of its own: nothing that serves waits for it.
+    /// Does nothing after the first time.
+    pub fn load_dry(&mut self) {
+        let start = || dry::in_background(OBJECT, &self.pins, &self.settings, &self.features);
+        self.dry.get_or_insert_with(start);
+    }
+
+    /// The dry program, once it is loaded.
+    pub fn dry(&self) -> Option<&Dry> {
+        self.dry.as_ref()?.get()
     }
 
     fn attach_sockets(&mut self) -> Result<(), Error> {

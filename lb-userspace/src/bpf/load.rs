@@ -9,6 +9,7 @@ use lb_common::conntrack::buckets;
 use super::{
     clock, conntrack,
     devices::is_xdp,
+    dry,
     error::{Error, chain},
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
     links::pinned,
@@ -94,7 +95,12 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let pins = Pins::prepare(&settings.bpffs, settings.pin_dir())?;
     let mut messages = Vec::new();
     let (plans, fill_first) = plan(&pins, &settings.sizes, &mut messages)?;
-    let ebpf = load_object(object, &pins, &plans, (&features, &settings.sizes))?;
+    // It reads the maps that were in use: none, until one reads those of this start.
+    dry::forget(&pins)?;
+    let maps = plans
+        .iter()
+        .map(|plan| (plan.table, plan.elements, plan.path(&pins)));
+    let ebpf = load_object(object, maps, &Source::new(&features, &settings.sizes))?;
     let maps = open_maps(&pins, &plans)?;
     let had = pinned(&pins.links())?;
     let has_xdp = had.iter().any(|link| is_xdp(&link.name));
@@ -191,29 +197,42 @@ fn describe(table: Table, fate: Fate, found: &Layout, expected: &Layout) -> Opti
     }
 }
 
-fn load_object(
+/// What the programs are told of the kernel and of the sizes.
+pub(super) struct Source {
+    set_retval: u32,
+    buckets: u32,
+}
+
+impl Source {
+    pub(super) fn new(features: &Features, sizes: &MapSizes) -> Self {
+        Self {
+            set_retval: u32::from(features.set_retval.present),
+            buckets: buckets(sizes.conntrack),
+        }
+    }
+}
+
+/// Opens an object with pinned maps, each with its elements, which are made where there
+/// are none. No program is loaded yet.
+pub(super) fn load_object(
     object: &[u8],
-    pins: &Pins,
-    plans: &[Plan],
-    (features, sizes): (&Features, &MapSizes),
+    maps: impl Iterator<Item = (Table, u32, PathBuf)>,
+    source: &Source,
 ) -> Result<Ebpf, Error> {
-    let set_retval = u32::from(features.set_retval.present);
     let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
         problem: format!("the kernel's jiffies cannot be read: {error}"),
     })?;
     let mut loader = EbpfLoader::new();
-    loader.override_global("HAVE_SET_RETVAL", &set_retval, false);
+    loader.override_global("HAVE_SET_RETVAL", &source.set_retval, false);
     loader.override_global("NS_PER_JIFFY", &ns_per_jiffy, false);
     let seed = conntrack::seed().map_err(|error| Error::Object {
         problem: format!("the id of the boot cannot be read: {error}"),
     })?;
-    let buckets = buckets(sizes.conntrack);
     loader.override_global("CT_SEED", &seed, true);
-    loader.override_global("CT_BUCKETS", &buckets, true);
-    for plan in plans {
-        let name = plan.table.name();
-        loader.map_max_entries(name, plan.elements);
-        loader.map_pin_path(name, plan.path(pins));
+    loader.override_global("CT_BUCKETS", &source.buckets, true);
+    for (table, elements, path) in maps {
+        loader.map_max_entries(table.name(), elements);
+        loader.map_pin_path(table.name(), path);
     }
     loader.load(object).map_err(|error| Error::Object {
         problem: chain(&error),

@@ -11,11 +11,13 @@ pub mod conntrack;
 mod counters;
 mod datapath;
 pub mod devices;
+pub mod dry;
 mod error;
 pub mod failure;
 pub mod fake;
 mod filter;
 mod flows;
+pub mod frame;
 mod guard;
 #[cfg(test)]
 mod guard_tests;

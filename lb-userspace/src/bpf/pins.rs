@@ -1,6 +1,6 @@
 //! The directory of pins: `bascule/` of a bpffs, with a file for each map,
-//! `links/` for what is attached, and `staged/` for maps that are being filled
-//! before they take the place of others.
+//! `links/` for what is attached, `programs/` for what is run to be asked, and
+//! `staged/` for maps that are being filled before they take the place of others.
 
 use std::{
     env,
@@ -31,7 +31,12 @@ impl Pins {
     pub(super) fn prepare(bpffs: &Path, dir: PathBuf) -> Result<Self, Error> {
         mount_bpffs(bpffs)?;
         let pins = Self { dir };
-        for sub in [pins.dir.clone(), pins.links(), pins.staged()] {
+        for sub in [
+            pins.dir.clone(),
+            pins.links(),
+            pins.programs(),
+            pins.staged(),
+        ] {
             fs::create_dir_all(&sub).map_err(|source| pin_error("create", &sub, source))?;
         }
         // What a start that was cut short has left: nothing uses it.
@@ -66,6 +71,11 @@ impl Pins {
         self.dir.join("links")
     }
 
+    /// The directory of programs that are attached to nothing.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.dir.join("programs")
+    }
+
     fn staged(&self) -> PathBuf {
         self.dir.join("staged")
     }
@@ -96,7 +106,12 @@ impl Pins {
     /// Removes every pin, and with them everything that only they hold: links,
     /// programs, maps.
     pub(super) fn remove_all(&self) -> Result<(), Error> {
-        for dir in [self.links(), self.staged(), self.dir.clone()] {
+        for dir in [
+            self.links(),
+            self.programs(),
+            self.staged(),
+            self.dir.clone(),
+        ] {
             for (_, path) in list(&dir)? {
                 remove(&path)?;
             }
@@ -122,7 +137,9 @@ pub(super) enum Foreign {
 
 /// What a name in the directory of pins stands for; `None` for what belongs there.
 fn foreign(name: &str) -> Option<Foreign> {
-    if matches!(name, "links" | "staged") || Table::ALL.iter().any(|table| table.name() == name) {
+    if matches!(name, "links" | "programs" | "staged")
+        || Table::ALL.iter().any(|table| table.name() == name)
+    {
         return None;
     }
     let stem = |name: &str| {

@@ -183,7 +183,7 @@ fn datapath_settings(
     let own = &resolved.own;
     let cgroup = match &own.cgroup {
         Some(dir) => dir.clone(),
-        None => cgroup2_mount(&fs::read_to_string("/proc/mounts").context("/proc/mounts")?)
+        None => cgroup2()
             .context("no cgroup2 is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup`, or give --cgroup")?,
     };
     let pod_devices = match own.pod_devices.as_slice() {
@@ -233,6 +233,11 @@ fn plan_limits(sizes: &MapSizes) -> Limits {
         ranges: sizes.ranges,
         ..Limits::default()
     }
+}
+
+/// The first cgroup2 mount.
+pub(super) fn cgroup2() -> Option<PathBuf> {
+    cgroup2_mount(&fs::read_to_string("/proc/mounts").ok()?)
 }
 
 /// The first cgroup2 mount of `/proc/mounts`.

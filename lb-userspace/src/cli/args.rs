@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use lb_common::limits;
 
 use super::{
+    explain::ExplainArgs,
     health::HealthArgs,
     kube_flags::KubeFlags,
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
@@ -66,6 +67,15 @@ Runs beside the agent, as the same user and without any capability. While it run
 
 Exit status: 0 well, 3 degraded (agent down or not synced, problems, a full map), 1 unknown.")]
     Status(View),
+    /// Say what becomes of a connection, decision by decision, and why
+    #[command(after_help = "Examples:
+  bascule explain pod/web-1 svc/api:80
+  bascule explain 203.0.113.9 192.0.2.10:30080
+  bascule explain node 10.96.0.10:53 --proto udp --json
+
+The programs in the kernel decide, by the maps in place, about a first packet that is never sent:
+no flow, binding or counter changes.")]
+    Explain(Box<ExplainArgs>),
     /// Services as the maps have them
     #[command(subcommand)]
     Service(ServiceCommand),

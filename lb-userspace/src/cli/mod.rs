@@ -4,6 +4,7 @@ pub mod affinity;
 pub mod agent;
 pub mod args;
 pub mod cleanup;
+pub mod explain;
 pub mod flows;
 pub mod health;
 pub mod kube_flags;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
         Command::Health(args) => health::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
         Command::Status(view) => show::status(view).map(|degraded| match degraded {
             true => ExitCode::from(DEGRADED),
             false => ExitCode::SUCCESS,
@@ -83,6 +85,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         // The others are answered by the caller.
         Command::Agent(_)
         | Command::Cleanup { .. }
+        | Command::Explain(_)
         | Command::Health(_)
         | Command::Status(_)
         | Command::Completions { .. } => Ok(()),

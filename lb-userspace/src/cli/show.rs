@@ -27,7 +27,11 @@ use crate::{
 };
 
 /// Prints rows as JSON, or as text.
-fn print(view: &View, rows: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+pub(super) fn print(
+    view: &View,
+    rows: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if view.json {
         serde_json::to_writer_pretty(&mut out, rows)?;
@@ -38,7 +42,7 @@ fn print(view: &View, rows: &impl Serialize, text: impl FnOnce() -> String) -> a
     Ok(out.flush()?)
 }
 
-fn open(paths: &Paths) -> anyhow::Result<Views> {
+pub(super) fn open(paths: &Paths) -> anyhow::Result<Views> {
     Views::open(&pins(&paths.bpffs)).with_context(|| {
         format!(
             "no maps of Bascule under {}: start the agent (`bascule agent`), or name its bpffs with --bpffs",
@@ -48,7 +52,7 @@ fn open(paths: &Paths) -> anyhow::Result<Views> {
 }
 
 /// The names of services; without them ids are shown.
-fn names(paths: &Paths) -> Names {
+pub(super) fn names(paths: &Paths) -> Names {
     StateDir::new(&paths.state_dir)
         .read_names()
         .unwrap_or_else(|error| {
@@ -79,7 +83,7 @@ fn held(paths: &Paths) -> anyhow::Result<Held> {
 }
 
 /// Names of service ids.
-type Names = BTreeMap<u32, ServicePortKey>;
+pub(super) type Names = BTreeMap<u32, ServicePortKey>;
 
 /// Fails where a name that the user gives is nobody's.
 fn known(

@@ -4,6 +4,7 @@
 
 pub mod addresses;
 pub mod netfilter;
+pub mod route;
 
 use std::{
     fs, io,

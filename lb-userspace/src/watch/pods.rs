@@ -1,5 +1,9 @@
-//! kube-proxy's pods on this node: they would put its rules back.
+//! Pods: those of kube-proxy on this node, which would put its rules back, and one's
+//! addresses.
 
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client, api::ListParams};
 
@@ -47,6 +51,46 @@ impl Pods {
             Err(error) => Err(unreachable(url, &error)),
         }
     }
+}
+
+/// A pod's addresses. The API server is asked with the rights of a kubeconfig, or of the
+/// pod that this runs in.
+///
+/// # Errors
+/// It cannot be asked, or the pod is not there or has no address.
+pub fn addresses(
+    kubeconfig: Option<PathBuf>,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<Vec<IpAddr>> {
+    let settings = reflect::Settings {
+        kubeconfig,
+        apiserver: None,
+        node_name: String::new(),
+        proxy_name: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let pod = runtime.block_on(async {
+        let (client, url) = reflect::client(&settings).await?;
+        let pods = Api::<Pod>::namespaced(client, namespace);
+        pods.get(name).await.map_err(|error| match error {
+            kube::Error::Api(status) => anyhow!("{}", status.message),
+            error => anyhow!("{}", unreachable(&url, &error)),
+        })
+    });
+    let pod = pod.with_context(|| {
+        format!("the address of pod {namespace}/{name} is not known; give it in place of the name")
+    })?;
+    let status = pod.status.unwrap_or_default();
+    let ips = status.pod_ips.into_iter().flatten().map(|ip| ip.ip);
+    let ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+    ensure!(
+        !ips.is_empty(),
+        "pod {namespace}/{name} has no address yet: kubectl describe pod --namespace {namespace} {name}"
+    );
+    Ok(ips)
 }
 
 /// Namespace and name of a pod that is kube-proxy's and has not ended.

@@ -1,0 +1,270 @@
+//! Asking the dry program (`lb_common::trace`) what becomes of a packet. The agent loads it
+//! once everything serves, and pins it for the command line.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use aya::programs::SchedClassifier;
+use aya_obj::generated::bpf_cmd;
+use lb_common::{Reason, trace};
+
+use super::{
+    error::{Error, chain},
+    load::{Source, load_object},
+    pins::{Pins, pin_error, remove},
+    probe::Features,
+    settings::Settings,
+    sys::{self, bpf},
+    table::Table,
+};
+
+/// The program's name, and that of its pin.
+const NAME: &str = "lb_dry";
+
+/// Where a packet comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A pod, by its device.
+    Pod,
+    /// The network, by an uplink.
+    Uplink,
+    /// A local socket that dials the packet's destination.
+    Socket {
+        /// The socket's cookie.
+        cookie: u64,
+        /// The cookie of its network namespace.
+        netns: u64,
+    },
+}
+
+/// A packet that is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The frame; its link address of destination must be the device's.
+    pub frame: &'a [u8],
+    /// Index of the device by which it comes.
+    pub device: u32,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// How a backend was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// The flow was known.
+    Conntrack,
+    /// The client is bound to it.
+    Affinity,
+    /// By the service's table, or as its only one.
+    Table,
+}
+
+/// What the datapath would do with a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// One of [`trace::verdict`].
+    pub verdict: u32,
+    /// Why.
+    pub reason: Reason,
+    /// How the backend was found.
+    pub how: Option<How>,
+    /// Service id.
+    pub service: Option<u32>,
+    /// Slot of the service's table.
+    pub slot: Option<u32>,
+    /// Backend id.
+    pub backend: Option<u32>,
+    /// Source port that SNAT tries first.
+    pub snat_port: Option<u16>,
+    /// Index of the device of a redirect.
+    pub out: Option<u32>,
+    /// The frame as it would leave.
+    pub frame: Vec<u8>,
+}
+
+/// The loaded dry program.
+#[derive(Debug)]
+pub struct Dry(OwnedFd);
+
+/// `struct __sk_buff` (include/uapi/linux/bpf.h), as words.
+type Skb = [u32; 48];
+const MARK: usize = 2;
+const IFINDEX: usize = 10;
+const CB: usize = 12;
+
+/// The part of `union bpf_attr` that is for `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+struct RunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+}
+
+/// Bytes that a frame can grow by: an ICMP error has another header before it.
+const GROWTH: usize = 256;
+
+impl Dry {
+    /// Loads the program with the pinned maps, and pins it in the place of an earlier one.
+    pub(super) fn load(
+        object: &[u8],
+        pins: &Pins,
+        settings: &Settings,
+        features: &Features,
+    ) -> Result<Self, Error> {
+        let maps = Table::ALL.iter().filter_map(|table| {
+            let map = pins.open(*table, 0).ok()??;
+            let elements = map.info().max_entries;
+            Some((*table, elements, pins.map(*table)))
+        });
+        let mut ebpf = load_object(object, maps, &Source::new(features, &settings.sizes))?;
+        let refused = |problem: String| Error::Program {
+            program: NAME,
+            problem,
+        };
+        let program = ebpf.program_mut(NAME);
+        let program = program.ok_or_else(|| refused("the eBPF object does not have it".into()))?;
+        let program: &mut SchedClassifier = program.try_into().map_err(|e| refused(chain(&e)))?;
+        program.load().map_err(|e| refused(chain(&e)))?;
+        let fd = program.fd().map_err(|e| refused(chain(&e)))?;
+        let fd = fd.as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|e| refused(e.to_string()))?;
+        pin(fd.as_fd(), pins)?;
+        Ok(Self(fd))
+    }
+
+    /// The program that an agent has pinned.
+    ///
+    /// # Errors
+    /// There is none: no agent serves there, or it has started a moment ago.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        let path = path(&Pins::existing(settings.pin_dir()));
+        let fd = sys::obj_get(&path, 0);
+        fd.map(Self)
+            .map_err(|source| pin_error("open the program pinned at", &path, source))
+    }
+
+    /// Asks what becomes of a packet. Nothing changes in the maps.
+    ///
+    /// # Errors
+    /// The kernel does not run the program, or it is one of another version.
+    pub fn ask(&self, question: &Question<'_>) -> io::Result<Decision> {
+        let mut skb: Skb = [0; 48];
+        skb[IFINDEX] = question.device;
+        skb[MARK] = match question.origin {
+            Origin::Pod => trace::from::POD,
+            Origin::Uplink => trace::from::UPLINK,
+            Origin::Socket { cookie, netns } => {
+                let words = [cookie, cookie >> 32, netns, netns >> 32];
+                skb[CB..CB + 4].copy_from_slice(&words.map(|word| word as u32));
+                trace::from::SOCKET
+            }
+        };
+        let mut frame = vec![0; question.frame.len() + GROWTH];
+        let (returned, len) = self.run(question.frame, &mut frame, &mut skb)?;
+        frame.truncate(len);
+        let (verdict, reason) = trace::decode(returned).ok_or_else(|| {
+            io::Error::other(format!(
+                "{NAME} answers {returned:#x}: it is of another version; use that agent's own binary, or restart the agent with this one"
+            ))
+        })?;
+        let word = |word: usize| Some(skb[CB + word]).filter(|value| *value != trace::NONE);
+        Ok(Decision {
+            verdict,
+            reason,
+            how: match word(trace::word::HOW) {
+                Some(trace::how::CONNTRACK) => Some(How::Conntrack),
+                Some(trace::how::AFFINITY) => Some(How::Affinity),
+                Some(trace::how::TABLE) => Some(How::Table),
+                _ => None,
+            },
+            service: word(trace::word::SERVICE),
+            slot: word(trace::word::SLOT),
+            backend: word(trace::word::BACKEND),
+            snat_port: word(trace::word::SNAT).map(|port| port as u16),
+            out: Some(skb[MARK]).filter(|index| *index != 0),
+            frame,
+        })
+    }
+
+    /// Runs the program once: what it returns, and the length of the frame.
+    fn run(&self, input: &[u8], output: &mut [u8], skb: &mut Skb) -> io::Result<(u32, usize)> {
+        let question = *skb;
+        let mut attr = RunAttr {
+            prog_fd: self.0.as_raw_fd() as u32,
+            retval: 0,
+            data_size_in: input.len() as u32,
+            data_size_out: output.len() as u32,
+            data_in: input.as_ptr() as u64,
+            data_out: output.as_mut_ptr() as u64,
+            repeat: 1,
+            duration: 0,
+            ctx_size_in: size_of::<Skb>() as u32,
+            ctx_size_out: size_of::<Skb>() as u32,
+            ctx_in: question.as_ptr() as u64,
+            ctx_out: skb.as_mut_ptr() as u64,
+        };
+        // SAFETY: the buffers outlive the call and are as long as they are said to be.
+        unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }?;
+        Ok((attr.retval, attr.data_size_out as usize))
+    }
+}
+
+/// The nice value of what can wait for everything else.
+const IDLE: libc::c_int = 19;
+
+/// Loads the program on a thread of its own, which fills the cell: nothing that serves waits
+/// for it.
+pub(super) fn in_background(
+    object: &'static [u8],
+    pins: &Pins,
+    settings: &Settings,
+    features: &Features,
+) -> Arc<OnceLock<Dry>> {
+    let loaded = Arc::new(OnceLock::new());
+    let cell = loaded.clone();
+    let (pins, settings, features) = (pins.clone(), settings.clone(), features.clone());
+    let load = move || {
+        // SAFETY: the call takes numbers only; on Linux they mean this thread.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, IDLE) };
+        match Dry::load(object, &pins, &settings, &features) {
+            Ok(dry) => drop(cell.set(dry)),
+            Err(error) => tracing::warn!("{error}; nothing can be explained"),
+        }
+    };
+    let spawned = thread::Builder::new().name("dry".to_owned()).spawn(load);
+    if let Err(error) = spawned {
+        tracing::warn!("{NAME} is not loaded, and nothing can be explained: no thread: {error}");
+    }
+    loaded
+}
+
+fn path(pins: &Pins) -> PathBuf {
+    pins.programs().join(NAME)
+}
+
+/// Pins the program; whoever opens the pin meanwhile finds the earlier one or this.
+fn pin(program: BorrowedFd<'_>, pins: &Pins) -> Result<(), Error> {
+    let (to, new) = (path(pins), pins.programs().join("lb_dry_new"));
+    remove(&new)?;
+    sys::obj_pin(program, &new).map_err(|source| pin_error("pin", &new, source))?;
+    fs::rename(&new, &to).map_err(|source| pin_error("rename", &new, source))
+}
+
+/// Removes the pin: its program reads maps that are about to be replaced.
+pub(super) fn forget(pins: &Pins) -> Result<(), Error> {
+    remove(&path(pins))
+}
