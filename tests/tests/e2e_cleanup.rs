@@ -133,7 +133,8 @@ fn state(node: &Node) -> BTreeMap<String, String> {
     found
 }
 
-/// The kernel's ids of the pinned maps, and of the programs of pinned links.
+/// The kernel's ids of the pinned maps, and of the programs that are pinned or behind
+/// pinned links.
 fn objects(node: &Node) -> (Vec<u64>, Vec<u64>) {
     let ids = |kind: &str, dir: &Path, field: &str| {
         let pins = fs::read_dir(dir).unwrap().flatten().map(|e| e.path());
@@ -146,16 +147,18 @@ fn objects(node: &Node) -> (Vec<u64>, Vec<u64>) {
         pins.filter(|p| p.is_file()).map(of).collect::<Vec<_>>()
     };
     let dir = node.bpffs().join("bascule");
-    (
-        ids("map", &dir, "id"),
-        ids("link", &dir.join("links"), "prog_id"),
-    )
+    let mut programs = ids("link", &dir.join("links"), "prog_id");
+    programs.extend(ids("prog", &dir.join("programs"), "id"));
+    (ids("map", &dir, "id"), programs)
 }
+
+/// The socket hooks are eight, the maps thirteen.
+const MANY: usize = 10;
 
 /// Waits until the kernel has let go of all of them.
 fn are_gone(node: &Node, (maps, programs): &(Vec<u64>, Vec<u64>)) {
     assert!(
-        maps.len() > 10 && programs.len() > 10,
+        maps.len() > MANY && programs.len() > MANY,
         "{maps:?} {programs:?}"
     );
     let all = maps.iter().map(|id| ("map", id));
@@ -191,7 +194,15 @@ fn a_node_is_what_it_was() {
     c.node.host().dial(VIP, How::Tcp, 3).well().unwrap();
     let late = c.node.pod(9);
     drop(late);
-    let held = objects(&c.node);
+    // Devices get their links, and the dry program is loaded, when nothing stirs.
+    let held = eventually(Duration::from_secs(10), || {
+        let held = objects(&c.node);
+        let all = held.1.len() > MANY;
+        let dry = c.node.bpffs().join("bascule/programs/lb_dry").exists();
+        (all && dry)
+            .then_some(held)
+            .ok_or("links are missing".to_owned())
+    });
     agent.kill();
     c.client.peer.dial(VIP, How::Tcp, 3).well().unwrap();
 
