@@ -20,6 +20,7 @@ pub mod cidr;
 mod claims;
 mod dump;
 pub mod endpoints;
+mod expected;
 mod filter;
 pub mod frontends;
 mod ghosts;
@@ -35,6 +36,7 @@ mod slots;
 mod tables;
 pub mod topology;
 
+pub use expected::Expectation;
 pub use ghosts::SlotReader;
 pub use plan::{BackendSet, FrontendPlan, HealthCheck, PlannedBackend, PortPlan, ServicePlan};
 pub use planner::{Limits, Planner, Usage};

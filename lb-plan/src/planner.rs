@@ -289,6 +289,11 @@ impl Planner {
         Some(sets.any(is) || port.serving.iter().any(is))
     }
 
+    /// The sizes that it plans for.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// How full the maps are.
     pub fn usage(&self) -> Usage {
         Usage {

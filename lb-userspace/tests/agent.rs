@@ -2,11 +2,15 @@
 
 mod line;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant, SystemTime},
+};
 
+use lb_common::{Backend, FrontendKey};
 use lb_userspace::{
     agent::{Dataplane, Input},
-    bpf::{MapSizes, fake::FakeStore, table::Table},
+    bpf::{MapSizes, examine::Finding, fake::FakeStore, store::MapStore, table::Table},
     change::{Change, Kind},
     node::Facts,
 };
@@ -312,4 +316,62 @@ fn who_holds_a_frontend_that_two_want_holds_it_after_a_restart() {
     agent.core.tell();
     assert_eq!(before.0, agent.contents());
     assert_eq!(agent.core.dataplane().batches, 0);
+}
+
+#[test]
+fn what_is_no_longer_in_the_maps_is_written_anew() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1", "10.1.0.2"]));
+    agent.settle();
+    let right = [
+        agent.backends("10.96.0.1", 80),
+        agent.backends("10.9.0.1", 30_080),
+    ];
+    assert_eq!(right[0].as_ref().map(Vec::len), Some(2));
+    // Somebody deletes a frontend, and a backend is overwritten.
+    let maps = agent.core.dataplane_mut();
+    let store = &mut maps.programmer.store_mut().inner;
+    let frontends = store.entries(Table::lb_frontends_v1).unwrap();
+    let key = &frontends.keys[..size_of::<FrontendKey>()];
+    store.delete(Table::lb_frontends_v1, key).unwrap();
+    store
+        .store(Table::lb_backends_v1, 1, &[0xff; size_of::<Backend>()])
+        .unwrap();
+    maps.findings = RefCell::new(vec![Finding::Drift("a frontend is missing".into())]);
+    agent.pass(Duration::from_secs(1));
+    let now = [
+        agent.backends("10.96.0.1", 80),
+        agent.backends("10.9.0.1", 30_080),
+    ];
+    assert_eq!(now, right);
+    assert_eq!(agent.shared.metrics.drifts.get(), 1);
+    assert!(agent.shared.health.is_healthy(SystemTime::now()));
+    // What is right is left alone.
+    let batches = agent.core.dataplane().batches;
+    agent.pass(Duration::from_secs(3));
+    assert_eq!(agent.core.dataplane().batches, batches);
+    assert!(agent.shared.metrics.examined.get() > 10);
+}
+
+#[test]
+fn a_datapath_that_decides_otherwise_is_not_healthy_until_it_does_not() {
+    let mut agent = Agent::start(FakeStore::new(MapSizes::default()));
+    agent.list(&web(&["10.1.0.1"]));
+    agent.settle();
+    assert!(agent.shared.health.is_healthy(SystemTime::now()));
+    let findings = vec![Finding::Astray("backend 9".into())];
+    agent.core.dataplane_mut().findings = RefCell::new(findings);
+    agent.pass(Duration::from_secs(1));
+    let status = agent.core.tell().expect("news");
+    assert!(!agent.shared.health.is_healthy(SystemTime::now()));
+    // A restart by the kubelet would not help.
+    assert!(agent.shared.health.is_alive(SystemTime::now()));
+    let problem = &status.problems[0];
+    assert_eq!(problem.reason, "DatapathAstray");
+    assert!(problem.message.contains("backend 9"), "{problem:?}");
+    agent.pass(Duration::from_secs(1));
+    let status = agent.core.tell().expect("news");
+    assert!(agent.shared.health.is_healthy(SystemTime::now()));
+    assert_eq!(status.problems.len(), 0);
+    assert_eq!(agent.shared.metrics.astray.get(), 1);
 }

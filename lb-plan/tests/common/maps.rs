@@ -6,7 +6,7 @@ use lb_common::{
     Backend, Frontend, FrontendKey, RangeKey, backend_flags, frontend_flags, hash, limits,
 };
 use lb_plan::{
-    Actual, Limits,
+    Actual, Limits, Planner,
     op::{Batch, Op},
 };
 
@@ -179,6 +179,32 @@ impl Maps {
     fn filtered(&self, kind: u32, addr: lb_common::Addr, port: lb_common::Be16, proto: u8) -> bool {
         let bit = hash::filter_bit(kind, addr, port, proto);
         self.filter[(bit >> 6) as usize] >> (bit & 63) & 1 != 0
+    }
+
+    /// What the planner expects of the maps is what they hold.
+    pub(crate) fn are_expected(&self, planner: &Planner) {
+        if self.lenient || planner.has_pending() {
+            return;
+        }
+        let all = planner.expectations(0, usize::MAX);
+        let frontends = self.frontends.keys().filter(|key| key.proto != 0).count();
+        assert_eq!(all.len(), frontends);
+        for e in &all {
+            assert_eq!(self.frontends.get(&e.key), Some(&e.frontend), "{:?}", e.key);
+            for (id, backend) in &e.backends {
+                assert_eq!(self.backends.get(id), Some(backend), "backend {id}");
+            }
+            let member = |id: &u32| e.backends.iter().any(|(member, _)| member == id);
+            let (start, len) = (e.frontend.slots as usize, e.frontend.len as usize);
+            // Of a service that has no room for its change, the backends are not told.
+            match (len, e.backends.is_empty()) {
+                (0, _) | (_, true) => {}
+                (1, false) => assert!(member(&e.frontend.slots)),
+                (_, false) => assert!(self.slots[start..start + len].iter().all(member)),
+            }
+        }
+        let some = planner.expectations(1, 2);
+        assert_eq!(some[..], all[all.len().min(1)..all.len().min(3)]);
     }
 
     /// Nothing but filter bits.

@@ -277,6 +277,7 @@ impl World {
             ops.extend(batch.ops);
         }
         self.maps.check();
+        self.maps.are_expected(&self.planner);
         ops
     }
 }

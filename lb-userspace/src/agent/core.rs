@@ -22,6 +22,7 @@ use super::{
     dataplane::{Dataplane, NodeProblem},
     fold::Fold,
     latency::{NoLocal, Programming},
+    selftest::SelfTest,
     state::Datapath,
 };
 use crate::{
@@ -87,8 +88,11 @@ pub struct Core<D> {
     facts: Facts,
     facts_changed: bool,
     pub(super) view: NodeView,
-    configured: Option<NodeConfig>,
+    pub(super) configured: Option<NodeConfig>,
     pub(super) planned: bool,
+    /// The planner starts over from what the maps hold.
+    pub(super) anew: bool,
+    pub(super) self_test: SelfTest,
     pub(super) shared: Shared,
     pub(super) servers: Servers,
     pub(super) fold: Fold,
@@ -135,6 +139,8 @@ impl<D: Dataplane> Core<D> {
             facts_changed: false,
             configured: None,
             planned: false,
+            anew: false,
+            self_test: SelfTest::default(),
             shared: setup.shared,
             servers: setup.servers,
             fold: Fold::default(),
@@ -200,7 +206,7 @@ impl<D: Dataplane> Core<D> {
 
     /// Whether the snapshot differs from what was planned.
     fn is_behind(&self) -> bool {
-        !self.planned || self.facts_changed || self.store.is_touched()
+        !self.planned || self.anew || self.facts_changed || self.store.is_touched()
     }
 
     /// When [`Self::work`] is due next.
@@ -225,6 +231,9 @@ impl<D: Dataplane> Core<D> {
                 self.dataplane.tick(&self.planner);
                 let asks = self.dataplane.asks_for_proxies();
                 self.shared.ask_for_proxies.store(asks, Ordering::Relaxed);
+                if self.self_test() {
+                    self.start_over();
+                }
             }
             if self.planned && self.ticks.is_multiple_of(TIDY) && self.dataplane.pending() == 0 {
                 self.dataplane.tidy(&mut self.planner);
@@ -250,7 +259,8 @@ impl<D: Dataplane> Core<D> {
             self.dataplane.begin();
         }
         let touched = self.store.take_touched();
-        let full = self.look_at_node(&touched) || !self.planned;
+        let anew = !self.planned || self.anew;
+        let full = self.look_at_node(&touched) || anew;
         self.count(&touched);
         self.programming.take(&touched.triggers);
         if full {
@@ -264,9 +274,10 @@ impl<D: Dataplane> Core<D> {
                 self.plan(key);
             }
         }
-        if !self.planned {
+        if anew {
             self.planner.finish_sync();
         }
+        self.anew = false;
         while self.planner.has_pending() {
             let batch = self.planner.take_batch();
             self.apply(&batch);
@@ -302,7 +313,7 @@ impl<D: Dataplane> Core<D> {
 
     /// Brings the view of the node up to date; `true` when it changed.
     fn look_at_node(&mut self, touched: &Touched) -> bool {
-        if self.planned && !touched.nodes && !self.facts_changed {
+        if self.planned && !self.anew && !touched.nodes && !self.facts_changed {
             return false;
         }
         self.facts_changed = false;

@@ -3,10 +3,10 @@
 use std::io;
 
 use lb_common::NodeConfig;
-use lb_plan::{Planner, Usage, op::Batch};
+use lb_plan::{Actual, Expectation, Planner, Usage, op::Batch};
 
 use super::state::Datapath;
-use crate::bpf::ApplyReport;
+use crate::bpf::{ApplyReport, examine::Finding};
 
 /// Something wrong with the node, which an object of the cluster cannot help.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +39,22 @@ pub trait Dataplane {
     /// A second has passed.
     fn tick(&mut self, planner: &Planner) {
         let _ = planner;
+    }
+    /// Compares a frontend's entries with what is planned, and what the programs decide for a
+    /// client with this port.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    fn examine(&self, expected: &Expectation, port: u16) -> io::Result<Finding> {
+        let _ = (expected, port);
+        Ok(Finding::Right)
+    }
+    /// What the maps hold, to plan anew from it.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn reread(&mut self) -> io::Result<Actual> {
+        Ok(Actual::default())
     }
     /// Which pods of the node are kube-proxy's, or why that is not known.
     fn set_proxies(&mut self, pods: Result<Vec<String>, String>) {

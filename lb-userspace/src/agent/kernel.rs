@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_common::{Addr, NodeConfig, schema::name};
-use lb_plan::{Limits, Planner, Usage, model::ServicePortKey, op::Batch};
+use lb_plan::{Actual, Expectation, Limits, Planner, Usage, model::ServicePortKey, op::Batch};
 
 use super::{
     dataplane::{Dataplane, NodeProblem},
@@ -18,7 +18,9 @@ use super::{
     takeover::Takeover,
 };
 use crate::{
-    bpf::{self, ApplyReport, Datapath, Feature, devices::DeviceState, views::Views},
+    bpf::{
+        self, ApplyReport, Datapath, Feature, devices::DeviceState, examine::Finding, views::Views,
+    },
     metrics::{Reader, Readings},
 };
 
@@ -106,6 +108,14 @@ impl Dataplane for Kernel {
     fn tick(&mut self, planner: &Planner) {
         let now = Instant::now();
         self.takeover.tick(&mut self.datapath, planner, now);
+    }
+
+    fn examine(&self, expected: &Expectation, port: u16) -> io::Result<Finding> {
+        self.datapath.examine(expected, port)
+    }
+
+    fn reread(&mut self) -> io::Result<Actual> {
+        self.datapath.reread()
     }
 
     fn set_proxies(&mut self, pods: Result<Vec<String>, String>) {

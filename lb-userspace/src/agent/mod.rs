@@ -12,6 +12,7 @@ pub mod kernel;
 mod latency;
 pub mod publish;
 pub mod run;
+mod selftest;
 pub mod state;
 pub mod takeover;
 mod tell;

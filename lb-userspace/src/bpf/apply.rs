@@ -32,13 +32,21 @@ pub struct Programmer<S> {
 impl<S: MapStore> Programmer<S> {
     /// Takes a store over, with what is in its maps.
     pub fn new(store: S) -> io::Result<Self> {
-        let words = store.capacity(Table::lb_filter_v1);
-        let filter = store.load_many::<typed::lb_filter_v1>(0, words)?;
-        Ok(Self {
+        let mut programmer = Self {
             store,
-            filter,
+            filter: Vec::new(),
             pending: Vec::new(),
-        })
+        };
+        programmer.reread()?;
+        Ok(programmer)
+    }
+
+    /// Takes the maps as they are now, and forgets what failed: for planning anew.
+    pub fn reread(&mut self) -> io::Result<()> {
+        let words = self.store.capacity(Table::lb_filter_v1);
+        self.filter = self.store.load_many::<typed::lb_filter_v1>(0, words)?;
+        self.pending.clear();
+        Ok(())
     }
 
     /// The store.

@@ -237,6 +237,16 @@ impl Datapath {
         report
     }
 
+    /// What the maps hold now, whatever was written: for planning anew. Writes that wait to
+    /// be tried again are forgotten.
+    ///
+    /// # Errors
+    /// The kernel refuses the read.
+    pub fn reread(&mut self) -> io::Result<Actual> {
+        self.programmer.reread()?;
+        self.programmer.actual()
+    }
+
     /// How many writes failed and wait for the next [`Self::apply`].
     pub fn pending(&self) -> usize {
         self.programmer.pending().len()

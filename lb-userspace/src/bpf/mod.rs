@@ -13,6 +13,7 @@ mod datapath;
 pub mod devices;
 pub mod dry;
 mod error;
+pub mod examine;
 pub mod failure;
 pub mod fake;
 mod filter;

@@ -22,6 +22,9 @@ pub struct Facts {
     pub needs_node: bool,
     /// Whether the node has IPv4, and IPv6.
     pub families: [bool; 2],
+    /// Whether the programs do not decide as planned, by the self-test.
+    #[serde(default)]
+    pub astray: bool,
     /// When the maps were last brought up to date.
     pub updated: Option<SystemTime>,
     /// Since when the oldest change that is not in the maps has been waiting.
@@ -77,6 +80,7 @@ impl Facts {
             node: None,
             needs_node: false,
             families: [true; 2],
+            astray: false,
             updated: None,
             queued: None,
             timeout,
@@ -119,7 +123,7 @@ impl View {
     /// Whether new connections should come to this node: what `/healthz` says.
     pub fn is_healthy(&self, now: SystemTime) -> bool {
         let known = self.facts.synced && self.holds(now);
-        known && self.facts.is_eligible() && self.is_alive(now)
+        known && !self.facts.astray && self.facts.is_eligible() && self.is_alive(now)
     }
 
     /// The answer to `/healthz`: for load balancers in front of the node.

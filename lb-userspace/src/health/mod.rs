@@ -94,6 +94,12 @@ impl Health {
         self.view().facts.needs_node = true;
     }
 
+    /// Whether the programs do not decide as planned: the node is then no place for new
+    /// connections.
+    pub fn astray(&self, astray: bool) {
+        self.view().facts.astray = astray;
+    }
+
     /// Which address families the node has.
     pub fn families(&self, ipv4: bool, ipv6: bool) {
         self.view().facts.families = [ipv4, ipv6];

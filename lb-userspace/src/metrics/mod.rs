@@ -59,6 +59,12 @@ pub struct Metrics {
     pub problems: Family<ReasonLabel, Gauge>,
     /// Writes to maps that failed.
     pub apply_failures: Counter,
+    /// Frontends that the self-test has examined.
+    pub examined: Counter,
+    /// Differences that it found in the maps, which were then written anew.
+    pub drifts: Counter,
+    /// Packets of its that were not decided as planned, although the maps are right.
+    pub astray: Counter,
     /// Writes that wait to be tried again.
     pub apply_pending: Gauge,
     /// Places that objects come from and that cannot be read now.
@@ -118,6 +124,9 @@ impl Default for Metrics {
             services: Gauge::default(),
             problems: Family::default(),
             apply_failures: Counter::default(),
+            examined: Counter::default(),
+            drifts: Counter::default(),
+            astray: Counter::default(),
             apply_pending: Gauge::default(),
             source_troubles: Gauge::default(),
             synced: Gauge::default(),
@@ -230,6 +239,7 @@ impl Metrics {
         r.register("problems", help, self.problems.clone());
         let help = "Writes to maps that failed";
         r.register("apply_failures", help, self.apply_failures.clone());
+        self.register_self_test(r);
         let help = "1 where rules of kube-proxy are in the kernel, by its mode";
         r.register("kube_proxy_rules", help, self.kube_proxy_rules.clone());
         let help = "Connections that a takeover has left to the kernel's NAT";
@@ -245,6 +255,28 @@ impl Metrics {
             "Most entries of a map",
             self.map_capacity.clone(),
         );
+    }
+
+    fn register_self_test(&self, r: &mut Registry) {
+        for (name, help, counter) in [
+            (
+                "examined",
+                "Frontends that the self-test examined",
+                &self.examined,
+            ),
+            (
+                "drifts",
+                "Differences in the maps that it found and had written anew",
+                &self.drifts,
+            ),
+            (
+                "astray",
+                "Packets that the programs did not decide as planned",
+                &self.astray,
+            ),
+        ] {
+            r.register(format!("selftest_{name}"), help, counter.clone());
+        }
     }
 
     fn register_kube_proxys(&self, r: &mut Registry) {

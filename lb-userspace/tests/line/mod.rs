@@ -1,17 +1,19 @@
 //! An agent on maps in memory.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     io,
     time::{Duration, Instant},
 };
 
 use lb_common::{Addr, Be16, FrontendKey, NodeConfig, proto, scope};
-use lb_plan::{Limits, Planner, model::NodePortAddresses, op::Batch};
+use lb_plan::{Actual, Expectation, Limits, Planner, model::NodePortAddresses, op::Batch};
 use lb_userspace::{
     agent::{Core, Dataplane, Input, Setup, Shared},
     bpf::{
         ApplyReport, Programmer,
+        examine::Finding,
         fake::{FakeStore, FaultyStore},
         store::MapStoreExt,
         table::typed,
@@ -31,6 +33,8 @@ pub(crate) struct Maps {
     pub(crate) programmer: Programmer<Store>,
     pub(crate) batches: usize,
     pub(crate) config: Option<NodeConfig>,
+    /// What examinations find, one after the other; then that all is right.
+    pub(crate) findings: RefCell<Vec<Finding>>,
 }
 
 impl Maps {
@@ -46,6 +50,7 @@ impl Maps {
             programmer: Programmer::new(store).unwrap(),
             batches: 0,
             config: None,
+            findings: RefCell::default(),
         }
     }
 }
@@ -61,6 +66,14 @@ impl Dataplane for Maps {
     }
     fn pending(&self) -> usize {
         self.programmer.pending().len()
+    }
+    fn reread(&mut self) -> io::Result<Actual> {
+        self.programmer.reread()?;
+        let held = self.programmer.store().inner.clone();
+        Programmer::new(held)?.snapshot()
+    }
+    fn examine(&self, _: &Expectation, _: u16) -> io::Result<Finding> {
+        Ok(self.findings.borrow_mut().pop().unwrap_or(Finding::Right))
     }
     fn tidy(&mut self, planner: &mut Planner) {
         self.programmer.apply(&planner.clear_filter(|_| false));
@@ -174,6 +187,16 @@ impl Agent {
             self.core.work(self.now);
         }
         panic!("the agent never settles");
+    }
+
+    /// Lets so much time pass, and whatever becomes due.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.core.due() <= end {
+            self.now = self.now.max(self.core.due());
+            self.core.work(self.now);
+        }
+        self.now = end;
     }
 
     pub(crate) fn contents(&self) -> BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>> {

@@ -101,8 +101,8 @@ pub struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Address, port and protocol of whom is dialled. Of a service's addresses the ClusterIP
-    /// of the wanted family, if there is one.
+    /// Address, port and protocol of whom is dialled. Of a service's addresses the first of
+    /// the wanted family that is no NodePort's: they all lead to the same backends.
     ///
     /// # Errors
     /// Nobody has that name, or it leaves open which port is meant.
@@ -166,15 +166,7 @@ impl Served<'_> {
                 && proto.is_none_or(|proto| proto == *of)
                 && v4.is_none_or(|v4| v4 == at.is_ipv4())
         });
-        // A ClusterIP is nobody's outside.
-        let outside = |at: SocketAddr, of: u8| {
-            let place = (at.ip(), at.port(), of, scope::EXTERNAL);
-            let mut places = self.frontends.iter().map(|(key, _)| key);
-            places.any(|k| (k.addr.into(), k.port.get(), k.proto, k.scope) == place)
-        };
-        all.sort_by_cached_key(|(at, of, _)| {
-            (!at.is_ipv4(), *of != proto::TCP, outside(*at, *of), *at)
-        });
+        all.sort_by_key(|(at, of, _)| (!at.is_ipv4(), *of != proto::TCP, *at));
         let Some((at, of, _)) = all.first() else {
             bail!(
                 "svc/{name} has no such port, protocol or family; it has {}",
