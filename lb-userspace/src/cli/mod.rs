@@ -8,6 +8,7 @@ pub mod explain;
 pub mod flows;
 pub mod health;
 pub mod kube_flags;
+pub mod kubectl;
 pub mod list_args;
 pub mod log;
 pub mod maglev;
@@ -29,8 +30,15 @@ const DEGRADED: u8 = 3;
 
 /// Runs the command line of the process.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().peekable();
+    if arguments
+        .peek()
+        .is_some_and(|program| kubectl::is_called(program))
+    {
+        return kubectl::run(arguments).unwrap_or_else(|error| failed(&error));
+    }
     // Wrong usage ends the process here, with status 2.
-    let cli = Cli::parse_from(kube_flags::arguments(std::env::args_os()));
+    let cli = Cli::parse_from(kube_flags::arguments(arguments));
     let done = match &cli.command {
         Command::Agent(args) => agent::run(args).map(|()| ExitCode::SUCCESS),
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
@@ -47,18 +55,20 @@ pub fn main() -> ExitCode {
         }
         other => list(other).map(|()| ExitCode::SUCCESS),
     };
-    done.unwrap_or_else(|error| {
-        // A reader that has seen enough (`bascule … | head`) is no failure.
-        let closed = error.chain().any(|cause| {
-            let io = cause.downcast_ref::<std::io::Error>();
-            io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-        });
-        if closed {
-            return ExitCode::SUCCESS;
-        }
-        eprintln!("bascule: {error:#}");
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    // A reader that has seen enough (`bascule … | head`) is no failure.
+    let closed = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    });
+    if closed {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("bascule: {error:#}");
+    ExitCode::FAILURE
 }
 
 fn list(command: &Command) -> anyhow::Result<()> {
