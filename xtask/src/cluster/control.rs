@@ -2,13 +2,16 @@
 //! one network namespace.
 
 use std::ffi::OsString;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::process::{Daemon, Place, command, output, wait_for};
+use super::proxy::{builds, newest};
 use super::tools;
 use super::topology::{
     CONTROL, GATEWAY, Node, SERVICES, UPLINK, admin, control_netns, fabric_netns, pki, state,
@@ -201,6 +204,27 @@ pub(crate) fn kubectl_command() -> Result<Command> {
     let mut command = command(Place::Control, tools::suite("kubectl"))?;
     command.env("KUBECONFIG", admin());
     Ok(command)
+}
+
+/// The PATH on which kubectl finds `kubectl bascule`, and that in turn kubectl.
+///
+/// # Errors
+/// The link to the program that was built last cannot be made.
+pub(crate) fn plugin_path() -> Result<OsString> {
+    let dir = state().join("plugins");
+    let link = dir.join("kubectl-bascule");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    if let Some(program) = newest(&builds()) {
+        let _earlier = fs::remove_file(&link);
+        symlink(program, &link).with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    let own = [
+        Some(dir),
+        tools::suite("kubectl").parent().map(Path::to_owned),
+    ];
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = own.into_iter().flatten().chain(env::split_paths(&path));
+    env::join_paths(all).context("a directory of the PATH has a colon")
 }
 
 /// Runs kubectl as the administrator, and returns what it printed.

@@ -133,6 +133,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Action::Build => node::ensure()?,
         Action::Kubectl { args } => {
             let mut command = control::kubectl_command()?;
+            command.env("PATH", control::plugin_path()?);
             return replace(command.args(args));
         }
         Action::Exec { node, command } => return exec(&node, &command),

@@ -174,19 +174,24 @@ fn healthy(node: Node) -> Result<()> {
     output(curl).map(|_| ())
 }
 
+/// Where `cargo xtask build` puts the agent's program.
+pub(super) fn builds() -> [PathBuf; 2] {
+    ["release", "debug"].map(|profile| paths::root().join("target").join(profile).join("bascule"))
+}
+
+/// The one that was built last.
+pub(super) fn newest(programs: &[PathBuf]) -> Option<&PathBuf> {
+    let built = |p: &&PathBuf| p.metadata().and_then(|m| m.modified()).ok();
+    programs.iter().filter(|p| p.is_file()).max_by_key(built)
+}
+
 /// The agent's program, as an absolute path.
 fn program(choice: &Choice) -> Result<PathBuf> {
-    let built = |profile: &str| paths::root().join("target").join(profile).join("bascule");
     let candidates = match &choice.bascule {
         Some(given) => vec![given.clone()],
-        None => vec![built("release"), built("debug")],
+        None => builds().to_vec(),
     };
-    let newest = |p: &PathBuf| p.metadata().and_then(|m| m.modified()).ok();
-    let found = candidates
-        .iter()
-        .filter(|p| p.is_file())
-        .max_by_key(|p| newest(p));
-    let Some(found) = found else {
+    let Some(found) = newest(&candidates) else {
         bail!(
             "there is no agent at {}: `cargo xtask build`",
             display(&candidates)
