@@ -3,58 +3,78 @@
 use bytemuck::{Pod, Zeroable};
 
 /// A 16-bit number in network byte order (a port).
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
-pub struct Be16(u16);
+#[repr(C, align(2))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable, Default)]
+pub struct Be16 {
+    bytes: [u8; 2],
+}
+
+impl core::hash::Hash for Be16 {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.raw().hash(state);
+    }
+}
 
 impl Be16 {
     /// From a number in host byte order.
     #[inline(always)]
     pub const fn new(host: u16) -> Self {
-        Self(host.to_be())
+        Self::from_raw(host.to_be())
     }
     /// The number in host byte order.
     #[inline(always)]
     pub const fn get(self) -> u16 {
-        u16::from_be(self.0)
+        u16::from_be(self.raw())
     }
     /// The two bytes as they lie in a packet, read as a native integer.
     #[inline(always)]
     pub const fn raw(self) -> u16 {
-        self.0
+        u16::from_ne_bytes(self.bytes)
     }
     /// From two bytes of a packet, read as a native integer.
     #[inline(always)]
     pub const fn from_raw(raw: u16) -> Self {
-        Self(raw)
+        Self {
+            bytes: raw.to_ne_bytes(),
+        }
     }
 }
 
 /// A 32-bit number in network byte order (an IPv4 address, a word of an IPv6 address).
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable, Default)]
-pub struct Be32(u32);
+#[repr(C, align(4))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable, Default)]
+pub struct Be32 {
+    bytes: [u8; 4],
+}
+
+impl core::hash::Hash for Be32 {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.raw().hash(state);
+    }
+}
 
 impl Be32 {
     /// From a number in host byte order.
     #[inline(always)]
     pub const fn new(host: u32) -> Self {
-        Self(host.to_be())
+        Self::from_raw(host.to_be())
     }
     /// The number in host byte order.
     #[inline(always)]
     pub const fn get(self) -> u32 {
-        u32::from_be(self.0)
+        u32::from_be(self.raw())
     }
     /// The four bytes as they lie in a packet, read as a native integer.
     #[inline(always)]
     pub const fn raw(self) -> u32 {
-        self.0
+        u32::from_ne_bytes(self.bytes)
     }
     /// From four bytes of a packet, read as a native integer.
     #[inline(always)]
     pub const fn from_raw(raw: u32) -> Self {
-        Self(raw)
+        Self {
+            bytes: raw.to_ne_bytes(),
+        }
     }
 }
 
@@ -66,12 +86,12 @@ pub struct Addr(pub [Be32; 4]);
 
 impl Addr {
     /// `::`, which is no address of a frontend or backend.
-    pub const UNSPECIFIED: Self = Self([Be32(0); 4]);
+    pub const UNSPECIFIED: Self = Self([Be32::new(0); 4]);
 
     /// The mapped form of an IPv4 address.
     #[inline(always)]
     pub const fn v4(addr: Be32) -> Self {
-        Self([Be32(0), Be32(0), Be32::new(0xffff), addr])
+        Self([Be32::new(0), Be32::new(0), Be32::new(0xffff), addr])
     }
     /// The IPv4 address, if this is a mapped one.
     #[inline(always)]
@@ -81,7 +101,7 @@ impl Addr {
     /// Whether this is an IPv4 address in its mapped form.
     #[inline(always)]
     pub fn is_v4(self) -> bool {
-        (self.0[0].0 | self.0[1].0) == 0 && self.0[2].0 == Be32::new(0xffff).0
+        (self.0[0].raw() | self.0[1].raw()) == 0 && self.0[2] == Be32::new(0xffff)
     }
     /// The sixteen bytes in network order.
     pub fn octets(self) -> [u8; 16] {
