@@ -19,7 +19,7 @@ pub(crate) struct Tool {
 }
 
 /// What tests, lab and benchmarks need.
-pub(super) const TOOLS: [Tool; 6] = [
+pub(super) const TOOLS: [Tool; 7] = [
     Tool {
         command: "ip",
         debian: &["iproute2"],
@@ -37,6 +37,8 @@ pub(super) const TOOLS: [Tool; 6] = [
         elsewhere: "bpftool (Arch: bpf)",
     },
     Tool::of("curl", &["curl"]),
+    // docs/bpftool.md shows bpftool's output by it.
+    Tool::of("jq", &["jq"]),
     // A real kube-proxy, from which the agent takes over, calls these.
     Tool::of("nft", &["nftables"]),
     Tool {
@@ -183,7 +185,7 @@ mod tests {
     fn a_package_is_asked_for_once() {
         assert_eq!(
             missing_packages(&TOOLS, |_| false),
-            ["iproute2", "bpftool", "curl", "nftables", "iptables"]
+            ["iproute2", "bpftool", "curl", "jq", "nftables", "iptables"]
         );
         assert_eq!(missing_packages(&TOOLS, |c| c != "bpftool"), ["bpftool"]);
         assert_eq!(missing_packages(&CLUSTER, |c| c != "nft"), ["nftables"]);
