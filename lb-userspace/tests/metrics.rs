@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use lb_common::{PacketCounter, Reason, ServiceCounter};
+use bytemuck::Zeroable as _;
+use lb_common::{Backend, Be16, PacketCounter, Reason, ServiceCounter, proto};
 use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use lb_userspace::{
     health::Health,
@@ -52,9 +54,23 @@ fn exposition(metrics: &Metrics) -> Exposition {
             },
         )],
         backends: 5,
+        carried: vec![(
+            Backend {
+                addr: IpAddr::from(Ipv6Addr::LOCALHOST).into(),
+                port: Be16::new(8080),
+                proto: proto::UDP,
+                ..Backend::zeroed()
+            },
+            ServiceCounter {
+                packets: 4,
+                bytes: 410,
+                connections: 3,
+            },
+        )],
     };
     let health = Arc::new(Health::default());
     health.healthz_at(SystemTime::now());
+    health.node(Some(true));
     Exposition::new(metrics, health, Box::new(readings))
 }
 
@@ -88,6 +104,8 @@ fn used() -> Metrics {
     }
     metrics.service_changes.total.inc();
     metrics.set_fill(&[("lb_frontends_v1", 12, 262_144)]);
+    let pods = [("pod", "tcx"), ("pod", ""), ("pod", "tcx")];
+    metrics.set_devices(pods.into_iter().chain([("uplink", "tcx, XDP native")]));
     metrics.set_takeover(&["nftables".to_owned()], 3);
     metrics.set_problems(["NoEndpoints", "NoEndpoints", "InvalidAddress"]);
     metrics
@@ -134,6 +152,21 @@ fn every_family_is_exposed_under_its_name() {
             r#"bascule_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"}"#,
             7.0,
         ),
+        (
+            r#"bascule_backend_bytes_total{backend="[::1]:8080",protocol="UDP"}"#,
+            410.0,
+        ),
+        (r#"bascule_devices{role="pod",hooks="tcx"}"#, 2.0),
+        (r#"bascule_devices{role="pod",hooks="none"}"#, 1.0),
+        (r#"bascule_devices{role="uplink",hooks="none"}"#, 0.0),
+        (
+            r#"bascule_devices{role="uplink",hooks="tcx, XDP native"}"#,
+            1.0,
+        ),
+        ("bascule_socket_hooks_failed", 0.0),
+        (r#"bascule_unhealthy{reason="not_synced"}"#, 1.0),
+        (r#"bascule_unhealthy{reason="node_leaving"}"#, 1.0),
+        (r#"bascule_unhealthy{reason="late"}"#, 0.0),
         (r#"bascule_map_capacity{map="lb_frontends_v1"}"#, 262_144.0),
         ("bascule_backends", 5.0),
         ("bascule_sync_age_seconds", 0.0),

@@ -1,14 +1,8 @@
 //! The kernel's datapath under the straight line.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeMap, io, net::IpAddr, path::Path, time::Instant};
 
-use lb_common::{Addr, NodeConfig, schema::name};
+use lb_common::{Addr, NodeConfig, ServiceCounter, schema::name};
 use lb_plan::{Actual, Expectation, Limits, Planner, Usage, model::ServicePortKey, op::Batch};
 
 use super::{
@@ -21,6 +15,7 @@ use crate::{
     bpf::{
         self, ApplyReport, Datapath, Feature, devices::DeviceState, examine::Finding, views::Views,
     },
+    config::MetricsDetail,
     metrics::{Reader, Readings},
 };
 
@@ -157,11 +152,14 @@ impl Dataplane for Kernel {
             let error = hook.error.as_ref()?;
             Some(format!("socket hook {}: {error}", hook.program))
         });
+        let refused: Vec<String> = refused.collect();
         state::Datapath {
             kernel: status.features.kernel.clone(),
             features: status.features.list().into_iter().map(feature).collect(),
             devices: status.devices.iter().map(device).collect(),
+            socket_hooks_failed: refused.len() as u64,
             notes: refused
+                .into_iter()
                 .chain(status.messages.iter().cloned())
                 .chain(self.takeover.notes())
                 .collect(),
@@ -218,27 +216,46 @@ pub fn pins(bpffs: &Path) -> bpf::Settings {
 
 /// Reads the pinned maps of a bpffs for the metrics. What cannot be read is left
 /// out: a scrape is no place for errors.
-pub fn readings(bpffs: &Path) -> Reader {
-    let bpffs: PathBuf = bpffs.to_owned();
+pub fn readings(bpffs: &Path, detail: MetricsDetail) -> Reader {
+    let pins = pins(bpffs);
     Box::new(move |names| {
-        read(&bpffs, names).unwrap_or_else(|error| {
+        read(&pins, names, detail).unwrap_or_else(|error| {
             tracing::debug!(%error, "a scrape found no maps");
             Readings::default()
         })
     })
 }
 
-fn read(bpffs: &Path, names: &BTreeMap<u32, ServicePortKey>) -> Result<Readings, bpf::Error> {
-    let views = Views::open(&pins(bpffs))?;
-    let ids = names.keys().next_back().map_or(0, |last| last + 1);
-    let counters = views.service_counters(ids)?;
-    let services = names.iter().filter_map(|(id, port)| {
-        let counter = counters.get(*id as usize)?;
-        Some((port.clone(), *counter))
-    });
+fn read(
+    pins: &bpf::Settings,
+    names: &BTreeMap<u32, ServicePortKey>,
+    detail: MetricsDetail,
+) -> Result<Readings, bpf::Error> {
+    let views = Views::open(pins)?;
+    let backends = views.backends()?;
     Ok(Readings {
         reasons: views.reasons()?,
-        services: services.collect(),
-        backends: views.backends()?.len() as u64,
+        backends: backends.len() as u64,
+        services: match detail {
+            MetricsDetail::Node => Vec::new(),
+            _ => of_ids(names, |count| views.service_counters(count))?,
+        },
+        carried: match detail {
+            MetricsDetail::Backends => of_ids(&backends, |count| views.backend_counters(count))?,
+            _ => Vec::new(),
+        },
     })
+}
+
+/// What has an id, with its counter; `counters` reads those of the first ids.
+fn of_ids<T: Clone>(
+    all: &BTreeMap<u32, T>,
+    counters: impl FnOnce(u32) -> Result<Vec<ServiceCounter>, bpf::Error>,
+) -> Result<Vec<(T, ServiceCounter)>, bpf::Error> {
+    let counters = counters(all.keys().next_back().map_or(0, |last| last + 1))?;
+    let found = all.iter().filter_map(|(id, what)| {
+        let counter = counters.get(*id as usize)?;
+        Some((what.clone(), *counter))
+    });
+    Ok(found.collect())
 }

@@ -62,6 +62,9 @@ pub struct Datapath {
     pub features: Vec<Feature>,
     /// The devices.
     pub devices: Vec<Device>,
+    /// Socket hooks that the kernel refused; the notes say which and why.
+    #[serde(default)]
+    pub socket_hooks_failed: u64,
     /// What a user ought to know besides.
     pub notes: Vec<String>,
     /// The modes of kube-proxy whose rules are in the kernel.

@@ -62,6 +62,12 @@ impl<D: Dataplane> Core<D> {
         if !std::mem::take(&mut self.untold) && same {
             return None;
         }
+        if described != self.described {
+            let failed = described.socket_hooks_failed as i64;
+            metrics.socket_hooks_failed.set(failed);
+            let devices = described.devices.iter();
+            metrics.set_devices(devices.map(|d| (d.role.as_str(), d.hooks.as_str())));
+        }
         (self.described, self.unheard, self.node_problems) = (described, unheard, wrong);
         let mut told: Vec<Told> = self
             .store

@@ -90,7 +90,8 @@ fn serve(
     };
     tracing::info!(version = env!("BASCULE_VERSION"), node = %settings.node.name, "starts");
     let limits = plan_limits(&datapath.sizes);
-    let readings = kernel::readings(&datapath.bpffs);
+    let detail = resolved.own.metrics_detail.unwrap_or_default();
+    let readings = kernel::readings(&datapath.bpffs, detail);
     let takeover = takeover(&settings, &datapath);
     run::run(
         settings,

@@ -12,7 +12,7 @@ use super::{
     kube_flags::KubeFlags,
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
 };
-pub use crate::config::{SocketLb, Xdp};
+pub use crate::config::{MetricsDetail, SocketLb, Xdp};
 
 const EXIT_CODES: &str =
     "Exit status: 0 success, 1 failure, 2 wrong usage, 3 degraded (`status` only).";
@@ -214,6 +214,9 @@ pub struct AgentArgs {
     /// Take over from a running kube-proxy without breaking a connection, and remove its rules once it is gone
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub takeover: Option<bool>,
+    /// Which series the metrics have besides the node's: none, those of Services, or those of Services and of backends [default: services]
+    #[arg(long, value_enum)]
+    pub metrics_detail: Option<MetricsDetail>,
     /// The sizes.
     #[command(flatten)]
     pub sizes: Sizes,

@@ -110,6 +110,7 @@ fn merge(args: &AgentArgs, file: Bascule) -> anyhow::Result<Bascule> {
         localhost_nodeports: args.localhost_nodeports.or(file.localhost_nodeports),
         service_proxy_name: args.service_proxy_name.clone().or(file.service_proxy_name),
         takeover: args.takeover.or(file.takeover),
+        metrics_detail: args.metrics_detail.or(file.metrics_detail),
         max: merge_max(&args.sizes, file.max),
     };
     if let Some(range) = &merged.service_node_port_range {

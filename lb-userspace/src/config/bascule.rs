@@ -30,6 +30,21 @@ pub enum SocketLb {
     Off,
 }
 
+/// Which series the metrics have beyond those of the node.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsDetail {
+    /// None.
+    Node,
+    /// Those of each Service port.
+    #[default]
+    Services,
+    /// Those of each backend too.
+    Backends,
+}
+
 /// `BasculeConfiguration` (`config.bascule.dev/v1alpha1`). Each field is a flag
 /// of `bascule agent`, which goes before it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -77,6 +92,9 @@ pub struct Bascule {
     /// `--takeover`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub takeover: Option<bool>,
+    /// `--metrics-detail`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_detail: Option<MetricsDetail>,
     /// `--max-frontends` and the others.
     #[serde(skip_serializing_if = "is_default")]
     pub max: Max,

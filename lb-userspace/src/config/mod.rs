@@ -24,7 +24,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::time;
 
-pub use bascule::{Bascule, Max, SocketLb, Xdp};
+pub use bascule::{Bascule, Max, MetricsDetail, SocketLb, Xdp};
 pub use kube_proxy::{KubeProxy, Origin};
 
 use crate::watch::manifest::documents;

@@ -95,6 +95,20 @@ impl Facts {
         }
     }
 
+    /// What `/healthz` is 503 for, of an agent that speaks for itself, and whether it is so
+    /// now. Of the Node nothing is known before everything has been read.
+    pub fn faults(&self, now: SystemTime) -> [(&'static str, bool); 4] {
+        let leaving = self.node == Some(true);
+        let missing = self.node.is_none() && self.needs_node;
+        let late = self.queued.is_some_and(|since| self.is_late(since, now));
+        [
+            ("not_synced", !self.synced),
+            ("node_missing", self.synced && missing),
+            ("node_leaving", leaving),
+            ("late", late),
+        ]
+    }
+
     /// Whether something was too long ago. A clock that was set back is not late.
     fn is_late(&self, since: SystemTime, now: SystemTime) -> bool {
         now.duration_since(since).is_ok_and(|d| d >= self.timeout)
@@ -249,6 +263,31 @@ mod tests {
         let mut facts = known();
         facts.queued = Some(at(-70));
         assert_eq!(statuses(facts, -60, Some(-1)), (503, 200));
+    }
+
+    #[test]
+    fn an_agent_is_healthy_when_it_has_no_fault() {
+        let faults = |facts: Facts| -> Vec<&str> {
+            let all = facts.faults(at(0)).into_iter();
+            all.filter(|(_, is)| *is).map(|(name, _)| name).collect()
+        };
+        type Change = fn(&mut Facts);
+        let changes: [(Change, &[&str]); 7] = [
+            (|_| (), &[]),
+            (|f| f.synced = false, &["not_synced"]),
+            (|f| (f.synced, f.node) = (false, None), &["not_synced"]),
+            (|f| f.node = None, &["node_missing"]),
+            (|f| (f.node, f.needs_node) = (None, false), &[]),
+            (|f| f.node = Some(true), &["node_leaving"]),
+            (|f| f.queued = Some(at(-60)), &["late"]),
+        ];
+        for (change, expected) in changes {
+            let mut facts = known();
+            change(&mut facts);
+            assert_eq!(faults(facts), expected, "{facts:?}");
+            let healthy = View { facts, heard: None }.is_healthy(at(0));
+            assert_eq!(healthy, expected.is_empty(), "{facts:?}");
+        }
     }
 
     #[test]

@@ -61,6 +61,15 @@ pub struct MapLabel {
     pub map: &'static str,
 }
 
+/// Labels with the role of a device and what serves it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct DeviceLabel {
+    /// The role.
+    pub role: String,
+    /// The hooks.
+    pub hooks: String,
+}
+
 /// A label with a mode of kube-proxy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ModeLabel {

@@ -25,7 +25,8 @@ use prometheus_client::{
 
 pub use exposition::Exposition;
 pub use labels::{
-    FamilyLabel, IpFamily, MapLabel, ModeLabel, PolicyLabel, ReasonLabel, TrafficPolicy,
+    DeviceLabel, FamilyLabel, IpFamily, MapLabel, ModeLabel, PolicyLabel, ReasonLabel,
+    TrafficPolicy,
 };
 pub use readings::{Reader, Readings, Source};
 
@@ -75,6 +76,10 @@ pub struct Metrics {
     pub map_entries: Family<MapLabel, Gauge>,
     /// Most entries of each map.
     pub map_capacity: Family<MapLabel, Gauge>,
+    /// Devices that have, or should have, hooks.
+    pub devices: Family<DeviceLabel, Gauge>,
+    /// Socket hooks that the kernel refused.
+    pub socket_hooks_failed: Gauge,
     /// 1 for each mode of kube-proxy whose rules are in the kernel.
     pub kube_proxy_rules: Family<ModeLabel, Gauge>,
     /// Connections that a takeover has left to the kernel's NAT.
@@ -89,6 +94,9 @@ pub struct Changes {
     /// All so far.
     pub total: Counter,
 }
+
+/// What `bascule status` writes for a device that nothing serves.
+const NO_HOOKS: &str = "none";
 
 /// Histograms by IP family.
 pub type Histograms = Family<FamilyLabel, Histogram, fn() -> Histogram>;
@@ -132,6 +140,8 @@ impl Default for Metrics {
             synced: Gauge::default(),
             map_entries: Family::default(),
             map_capacity: Family::default(),
+            devices: Family::default(),
+            socket_hooks_failed: Gauge::default(),
             kube_proxy_rules: Family::default(),
             takeover_connections: Gauge::default(),
         }
@@ -205,6 +215,24 @@ impl Metrics {
         self.takeover_connections.set(left as i64);
     }
 
+    /// Sets the devices: the role of each, and its hooks, as `bascule status` writes both.
+    pub fn set_devices<'a>(&self, all: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        self.devices.clear();
+        let of = |role: &str, hooks: &str| {
+            let (role, hooks) = (role.into(), hooks.into());
+            self.devices
+                .get_or_create_owned(&DeviceLabel { role, hooks })
+        };
+        // Always there: an alert is not to depend on a series that comes with the fault.
+        for role in ["pod", "uplink"] {
+            of(role, NO_HOOKS).set(0);
+        }
+        for (role, hooks) in all {
+            let hooks = if hooks.is_empty() { NO_HOOKS } else { hooks };
+            of(role, hooks).inc();
+        }
+    }
+
     /// Sets how full the maps are: name, entries in use, most entries.
     pub fn set_fill(&self, maps: &[(&'static str, u64, u64)]) {
         for (map, entries, capacity) in maps {
@@ -240,6 +268,11 @@ impl Metrics {
         let help = "Writes to maps that failed";
         r.register("apply_failures", help, self.apply_failures.clone());
         self.register_self_test(r);
+        let help = "Devices that have, or should have, hooks";
+        r.register("devices", help, self.devices.clone());
+        let help = "Socket hooks that the kernel refused";
+        let failed = self.socket_hooks_failed.clone();
+        r.register("socket_hooks_failed", help, failed);
         let help = "1 where rules of kube-proxy are in the kernel, by its mode";
         r.register("kube_proxy_rules", help, self.kube_proxy_rules.clone());
         let help = "Connections that a takeover has left to the kernel's NAT";

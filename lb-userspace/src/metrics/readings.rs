@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
-use lb_common::{PacketCounter, Reason, ServiceCounter, reason::Class};
+use lb_common::{Backend, PacketCounter, Reason, ServiceCounter, reason::Class};
 use lb_plan::model::ServicePortKey;
 use prometheus_client::{
     collector,
@@ -15,7 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::health::Health;
+use crate::{bpf::failure::protocol_name, health::Health};
 
 /// What the maps hold at one moment.
 #[derive(Clone, Default, Debug)]
@@ -26,6 +27,8 @@ pub struct Readings {
     pub services: Vec<(ServicePortKey, ServiceCounter)>,
     /// Backends.
     pub backends: u64,
+    /// What each backend carried.
+    pub carried: Vec<(Backend, ServiceCounter)>,
 }
 
 /// Reads them, given the names of services.
@@ -61,10 +64,16 @@ impl Collector {
                 codes.map(|(code, n)| (vec![("code", code.to_owned())], n.load(Ordering::Relaxed)));
             counters(encoder, name, "Answers to health checks, by status", values)?;
         }
+        let now = SystemTime::now();
+        let help = "1 for what /healthz of this agent is 503 for, by reason";
+        let name = "bascule_unhealthy";
+        let mut all = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (reason, is) in self.health.facts().faults(now) {
+            let gauge = ConstGauge::new(i64::from(is));
+            gauge.encode(all.encode_family(&[("reason", reason)])?)?;
+        }
         let waiting = self.health.waiting_since().map_or(0.0, |since| {
-            SystemTime::now()
-                .duration_since(since)
-                .map_or(0.0, |d| d.as_secs_f64())
+            now.duration_since(since).map_or(0.0, |d| d.as_secs_f64())
         });
         let gauge = ConstGauge::new(waiting);
         let help = "Age in seconds of the oldest change that is not in the maps";
@@ -82,7 +91,10 @@ impl collector::Collector for Collector {
         let readings = (self.source)();
         self.health(&mut encoder)?;
         reasons(&mut encoder, &readings.reasons)?;
-        services(&mut encoder, &readings.services)?;
+        let of_services = readings.services.iter().map(|(key, c)| (service(key), *c));
+        carried(&mut encoder, ("service", "a Service port"), of_services)?;
+        let of_backends = readings.carried.iter().map(|(b, c)| (backend(b), *c));
+        carried(&mut encoder, ("backend", "a backend"), of_backends)?;
         let help = "Backends that the maps hold";
         let backends = ConstGauge::new(readings.backends as i64);
         backends.encode(encoder.encode_descriptor(
@@ -141,42 +153,43 @@ fn reasons(encoder: &mut DescriptorEncoder<'_>, all: &[(Reason, PacketCounter)])
     Ok(())
 }
 
-fn services(
+fn service(key: &ServicePortKey) -> Labels {
+    vec![
+        ("namespace", key.service.namespace.to_string()),
+        ("service", key.service.name.to_string()),
+        ("port", key.port.to_string()),
+        ("protocol", format!("{:?}", key.protocol).to_uppercase()),
+    ]
+}
+
+/// As `bascule backend list` writes it.
+fn backend(backend: &Backend) -> Labels {
+    let place = SocketAddr::new(backend.addr.into(), backend.port.get());
+    vec![
+        ("backend", place.to_string()),
+        ("protocol", protocol_name(backend.proto).into_owned()),
+    ]
+}
+
+/// What services or backends carried.
+fn carried(
     encoder: &mut DescriptorEncoder<'_>,
-    all: &[(ServicePortKey, ServiceCounter)],
+    (name, noun): (&str, &str),
+    all: impl Iterator<Item = (Labels, ServiceCounter)> + Clone,
 ) -> fmt::Result {
-    let labels = |key: &ServicePortKey| {
-        vec![
-            ("namespace", key.service.namespace.to_string()),
-            ("service", key.service.name.to_string()),
-            ("port", key.port.to_string()),
-            ("protocol", format!("{:?}", key.protocol).to_uppercase()),
-        ]
-    };
     type Get = fn(&ServiceCounter) -> u64;
     let three: [(&str, &str, Get); 3] = [
-        (
-            "bascule_service_packets",
-            "Packets of a service port, both directions",
-            |c| c.packets,
-        ),
-        (
-            "bascule_service_bytes",
-            "Bytes of a service port, both directions",
-            |c| c.bytes,
-        ),
-        (
-            "bascule_service_connections",
-            "New flows of a service port",
-            |c| c.connections,
-        ),
+        ("packets", "Packets, both directions, of", |c| c.packets),
+        ("bytes", "Bytes, both directions, of", |c| c.bytes),
+        ("connections", "New flows of", |c| c.connections),
     ];
-    for (name, help, get) in three {
+    for (what, help, get) in three {
+        let values = all.clone().map(|(labels, c)| (labels, get(&c)));
         counters(
             encoder,
-            name,
-            help,
-            all.iter().map(|(key, c)| (labels(key), get(c))),
+            &format!("bascule_{name}_{what}"),
+            &format!("{help} {noun}"),
+            values,
         )?;
     }
     Ok(())
