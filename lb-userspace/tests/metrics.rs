@@ -20,6 +20,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+fn carried(packets: u64, bytes: u64, connections: u64) -> ServiceCounter {
+    ServiceCounter {
+        packets,
+        bytes,
+        connections,
+    }
+}
+
 fn exposition(metrics: &Metrics) -> Exposition {
     let readings = || Readings {
         reasons: vec![
@@ -47,11 +55,7 @@ fn exposition(metrics: &Metrics) -> Exposition {
                 port: "http".into(),
                 protocol: Protocol::Tcp,
             },
-            ServiceCounter {
-                packets: 9,
-                bytes: 820,
-                connections: 7,
-            },
+            carried(9, 820, 7),
         )],
         backends: 5,
         carried: vec![(
@@ -61,11 +65,7 @@ fn exposition(metrics: &Metrics) -> Exposition {
                 proto: proto::UDP,
                 ..Backend::zeroed()
             },
-            ServiceCounter {
-                packets: 4,
-                bytes: 410,
-                connections: 3,
-            },
+            carried(4, 410, 3),
         )],
     };
     let health = Arc::new(Health::default());
@@ -111,68 +111,71 @@ fn used() -> Metrics {
     metrics
 }
 
+/// Samples of [`exposition`] and [`used`].
+const EXPECTED: &[(&str, f64)] = &[
+    (
+        r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#,
+        2.0,
+    ),
+    (
+        r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.002",ip_family="IPv6"}"#,
+        1.0,
+    ),
+    (
+        r#"kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#,
+        1.0,
+    ),
+    (
+        r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv4"}"#,
+        0.0,
+    ),
+    (
+        r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.5",ip_family="IPv4"}"#,
+        1.0,
+    ),
+    ("kubeproxy_sync_proxy_rules_service_changes_total", 1.0),
+    ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", 0.0),
+    (r#"kubeproxy_proxy_healthz_total{code="503"}"#, 1.0),
+    (r#"bascule_problems{reason="NoEndpoints"}"#, 2.0),
+    (
+        r#"bascule_packets_total{class="pass",reason="new_flow"}"#,
+        7.0,
+    ),
+    (
+        r#"bascule_bytes_total{class="drop",reason="source_range"}"#,
+        120.0,
+    ),
+    (
+        r#"bascule_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"}"#,
+        7.0,
+    ),
+    (
+        r#"bascule_backend_bytes_total{backend="[::1]:8080",protocol="UDP"}"#,
+        410.0,
+    ),
+    (r#"bascule_devices{role="pod",hooks="tcx"}"#, 2.0),
+    (r#"bascule_devices{role="pod",hooks="none"}"#, 1.0),
+    (r#"bascule_devices{role="uplink",hooks="none"}"#, 0.0),
+    (
+        r#"bascule_devices{role="uplink",hooks="tcx, XDP native"}"#,
+        1.0,
+    ),
+    ("bascule_socket_hooks_failed", 0.0),
+    (r#"bascule_unhealthy{reason="not_synced"}"#, 1.0),
+    (r#"bascule_unhealthy{reason="node_leaving"}"#, 1.0),
+    (r#"bascule_unhealthy{reason="late"}"#, 0.0),
+    (r#"bascule_map_capacity{map="lb_frontends_v1"}"#, 262_144.0),
+    ("bascule_backends", 5.0),
+    ("bascule_sync_age_seconds", 0.0),
+    ("bascule_apply_failures_total", 0.0),
+];
+
 #[test]
 fn every_family_is_exposed_under_its_name() {
     let text = exposition(&used()).text();
     let samples = samples(&text);
-    for (name, value) in [
-        (
-            r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#,
-            2.0,
-        ),
-        (
-            r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.002",ip_family="IPv6"}"#,
-            1.0,
-        ),
-        (
-            r#"kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"}"#,
-            1.0,
-        ),
-        (
-            r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv4"}"#,
-            0.0,
-        ),
-        (
-            r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.5",ip_family="IPv4"}"#,
-            1.0,
-        ),
-        ("kubeproxy_sync_proxy_rules_service_changes_total", 1.0),
-        ("kubeproxy_sync_proxy_rules_endpoint_changes_pending", 0.0),
-        (r#"kubeproxy_proxy_healthz_total{code="503"}"#, 1.0),
-        (r#"bascule_problems{reason="NoEndpoints"}"#, 2.0),
-        (
-            r#"bascule_packets_total{class="pass",reason="new_flow"}"#,
-            7.0,
-        ),
-        (
-            r#"bascule_bytes_total{class="drop",reason="source_range"}"#,
-            120.0,
-        ),
-        (
-            r#"bascule_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"}"#,
-            7.0,
-        ),
-        (
-            r#"bascule_backend_bytes_total{backend="[::1]:8080",protocol="UDP"}"#,
-            410.0,
-        ),
-        (r#"bascule_devices{role="pod",hooks="tcx"}"#, 2.0),
-        (r#"bascule_devices{role="pod",hooks="none"}"#, 1.0),
-        (r#"bascule_devices{role="uplink",hooks="none"}"#, 0.0),
-        (
-            r#"bascule_devices{role="uplink",hooks="tcx, XDP native"}"#,
-            1.0,
-        ),
-        ("bascule_socket_hooks_failed", 0.0),
-        (r#"bascule_unhealthy{reason="not_synced"}"#, 1.0),
-        (r#"bascule_unhealthy{reason="node_leaving"}"#, 1.0),
-        (r#"bascule_unhealthy{reason="late"}"#, 0.0),
-        (r#"bascule_map_capacity{map="lb_frontends_v1"}"#, 262_144.0),
-        ("bascule_backends", 5.0),
-        ("bascule_sync_age_seconds", 0.0),
-        ("bascule_apply_failures_total", 0.0),
-    ] {
-        assert_eq!(samples.get(name), Some(&value), "{name} in\n{text}");
+    for (name, value) in EXPECTED {
+        assert_eq!(samples.get(name), Some(value), "{name} in\n{text}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! (prometheus.io/docs/instrumenting/writing_clientlibs, "Process metrics"):
 //! dashboards for kube-proxy show them.
 
-use std::{fmt, fs};
+use std::{fmt, fs, sync::OnceLock};
 
 use prometheus_client::{
     collector,
@@ -69,6 +69,10 @@ impl collector::Collector for Collector {
         let kind = MetricType::Counter;
         let cpu = encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?;
         ConstCounter::new(process.cpu).encode(cpu)?;
+        // Read once: it is reckoned from the wall clock, whose corrections would look like
+        // restarts.
+        static STARTED: OnceLock<f64> = OnceLock::new();
+        let started = *STARTED.get_or_init(|| process.started);
         let files = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let mut gauge = |name: &str, help: &str, value: f64| {
             let kind = MetricType::Gauge;
@@ -78,7 +82,7 @@ impl collector::Collector for Collector {
         gauge(
             "process_start_time_seconds",
             "When the process started, since 1970",
-            process.started,
+            started,
         )?;
         gauge(
             "process_virtual_memory_bytes",
