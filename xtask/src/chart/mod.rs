@@ -34,7 +34,7 @@ const REFUSED: [(&str, &str); 12] = [
     ("healthServer.ports=1", "healthServer"),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 20] = [
+const RENDERED: [(&str, &str); 23] = [
     (
         "config=kind: KubeProxyConfiguration",
         "--config=/etc/bascule/",
@@ -56,7 +56,11 @@ const RENDERED: [(&str, &str); 20] = [
         "kubeConfigPath=/etc/kubeconfig",
         "automountServiceAccountToken: false",
     ),
-    ("dashboards.enabled=true", "bascule.json: |"),
+    ("dashboards.enabled=true", "fleet.json: |"),
+    ("dashboards.enabled=true", "node.json: |"),
+    ("prometheusRule.enabled=true", "kind: PrometheusRule"),
+    // Prometheus' templates are not helm's.
+    ("prometheusRule.enabled=true", "{{ $labels.instance }}"),
     ("dashboards.enabled=false", "!kind: ConfigMap"),
     (
         "serviceMonitor.enabled=true,metrics.bindAddress=0.0.0.0",
@@ -190,6 +194,12 @@ fn rendered(values: &str, word: &str, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    const MONITORING: &str = "manifests/helm/bascule/monitoring";
+
+    fn read(path: &str) -> String {
+        fs::read_to_string(paths::root().join(path)).unwrap()
+    }
+
     #[test]
     fn a_refusal_must_name_the_value() {
         let said = |text: &'static str| Err(anyhow::anyhow!(text));
@@ -215,20 +225,46 @@ mod tests {
     }
 
     #[test]
-    fn dashboards_ask_for_metrics_that_exist() {
-        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    fn dashboards_and_alerts_ask_for_metrics_that_exist() {
         // A test of the agent's holds this list and its metrics together.
-        let list = read(paths::root().join("docs/metrics.md"));
-        let dashboard = read(chart().join("dashboards/bascule.json"));
-        let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let metrics: Vec<_> = words
-            .filter(|w| w.starts_with("bascule_") || w.starts_with("kubeproxy_"))
-            .map(|w| w.trim_end_matches("_bucket"))
-            .collect();
-        assert!(metrics.len() > 5, "{metrics:?}");
-        for metric in metrics {
-            assert!(list.contains(&format!("`{metric}`")), "{metric}");
+        let list = read("docs/metrics.md");
+        for file in ["alerts.yaml", "fleet.json", "node.json"] {
+            let text = read(&format!("{MONITORING}/{file}"));
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let metrics: Vec<_> = words
+                .filter(|w| {
+                    ["bascule_", "kubeproxy_", "process_"].map(|p| w.starts_with(p)) != [false; 3]
+                })
+                .map(|w| w.trim_end_matches("_bucket"))
+                .collect();
+            assert!(metrics.len() > 5, "{file}: {metrics:?}");
+            for metric in metrics {
+                assert!(list.contains(&format!("`{metric}`")), "{file}: {metric}");
+            }
         }
+    }
+
+    #[test]
+    fn every_alert_has_its_page_and_every_page_its_alert() {
+        let alerts = read(&format!("{MONITORING}/alerts.yaml"));
+        let after = |word: &'static str| {
+            let lines = alerts.lines().map(|l| l.trim_start_matches([' ', '-']));
+            lines.filter_map(move |l| l.strip_prefix(word))
+        };
+        let names: Vec<_> = after("alert: ").collect();
+        let place = "https://github.com/bascule-lb/bascule/blob/main/docs/runbooks";
+        let urls = names.iter().map(|name| format!("{place}/{name}.md"));
+        assert_eq!(
+            after("runbook_url: ").collect::<Vec<_>>(),
+            urls.collect::<Vec<_>>()
+        );
+        let pages = fs::read_dir(paths::root().join("docs/runbooks")).unwrap();
+        let pages = pages.map(|p| p.unwrap().file_name().into_string().unwrap());
+        let mut pages: Vec<_> = pages.filter(|p| p != "README.md").collect();
+        let mut expected: Vec<_> = names.iter().map(|name| format!("{name}.md")).collect();
+        pages.sort();
+        expected.sort();
+        assert_eq!(pages, expected);
     }
 
     #[test]
