@@ -10,7 +10,7 @@ use std::time::Duration;
 use bascule_tests::e2e::agent::Agent;
 use bascule_tests::e2e::apiserver::ApiServer;
 use bascule_tests::e2e::node::Node;
-use bascule_tests::e2e::objects::{dual, load_balancer, slices, with_pods};
+use bascule_tests::e2e::objects::{change_now, dual, load_balancer, slices, with_pods};
 use bascule_tests::e2e::proto::How;
 use bascule_tests::e2e::world::World;
 use bascule_tests::e2e::{beside, eventually};
@@ -135,16 +135,8 @@ fn a_file_health_checks_and_latency_are_as_with_kube_proxy() {
     checked(&node, 200, 1);
 
     // A change of endpoints is measured from its trigger.
-    let now = Command::new("date")
-        .args(["-u", "+%FT%T.%NZ"])
-        .output()
-        .unwrap();
-    let now = String::from_utf8(now.stdout).unwrap();
     let mut none = slices("web", &[]);
-    for slice in &mut none {
-        let key = "endpoints.kubernetes.io/last-change-trigger-time";
-        slice["metadata"]["annotations"] = json!({key: now.trim()});
-    }
+    change_now(&mut none);
     api.replace(&none);
     let (count, sum) = eventually(WITHIN, || programmed(&agent, &node));
     assert_eq!(count as u32, 1);

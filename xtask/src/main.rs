@@ -12,6 +12,7 @@ mod image;
 mod lab;
 mod lint;
 mod paths;
+mod prometheus;
 mod setup;
 mod sh;
 mod tally;

@@ -4,7 +4,7 @@
 //! them (a `cargo test` of fewer packages would compile dependencies again), orders them, and
 //! puts a limit on their time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use clap::ValueEnum;
 
 use crate::build::cargo;
 use crate::cluster::ensure_api;
+use crate::prometheus;
 use crate::setup::{self, Need};
 use crate::sh::Sh;
 use crate::tally::{Outcome, Tally};
@@ -22,6 +23,8 @@ use crate::ui::{self, Colour, paint};
 const LIMIT_MINUTES: u32 = 25;
 /// Names the directory of kube-apiserver, etcd and kube-proxy, as for other tests against an API server.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// Names the directory of prometheus and promtool.
+const PROMETHEUS: &str = "PROMETHEUS_DIR";
 /// The package whose tests need root, a kernel or a cluster.
 const KERNEL_PACKAGE: &str = "bascule-tests";
 
@@ -105,11 +108,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     crate::build::bpf(&nightly)?;
     let mut tally = Tally::default();
     let start = Instant::now();
+    let mut places = Vec::new();
     // Tests of the drop-in surface start an API server too.
-    let api = wanted(Group::Netns) || wanted(Group::Api);
-    let assets = api.then(assets).transpose()?;
+    if wanted(Group::Netns) || wanted(Group::Api) {
+        places.push((ASSETS, given(ASSETS).map_or_else(ensure_api, Ok)?));
+    }
+    if wanted(Group::Netns) {
+        let dir = given(PROMETHEUS).map_or_else(prometheus::ensure, Ok)?;
+        places.push((PROMETHEUS, dir));
+    }
     for program in programs()?.iter().filter(|p| wanted(p.group)) {
-        run_one(program, (&args.pass, assets.as_deref()), &mut tally)?;
+        run_one(program, (&args.pass, &places), &mut tally)?;
     }
     if wanted(Group::Pure) {
         doc_tests(&args.pass, &mut tally)?;
@@ -117,12 +126,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(finish(&tally, start))
 }
 
-/// Where kube-apiserver, etcd and kube-proxy are, built first if they are not there.
-fn assets() -> Result<PathBuf> {
-    match std::env::var_os(ASSETS) {
-        Some(given) => Ok(given.into()),
-        None => ensure_api(),
-    }
+/// A directory of programs that the user names.
+fn given(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
 }
 
 /// Builds all test programs, and the agent that some of them start.
@@ -180,7 +186,7 @@ fn package_name(id: &str) -> String {
 
 fn run_one(
     program: &Program,
-    (pass, assets): (&[String], Option<&Path>),
+    (pass, places): (&[String], &[(&str, PathBuf)]),
     tally: &mut Tally,
 ) -> Result<()> {
     let name = format!("{} {}", program.package, program.target);
@@ -190,8 +196,8 @@ fn run_one(
         .args(pass)
         .env("CARGO_MANIFEST_DIR", &program.dir)
         .dir(&program.dir);
-    if let Some(assets) = assets {
-        sh = sh.env(ASSETS, assets);
+    for (variable, dir) in places {
+        sh = sh.env(variable, dir);
     }
     if program.group.is_serial() {
         sh = sh.arg("--test-threads=1");

@@ -1,5 +1,7 @@
 //! Objects of Kubernetes, as manifests have them.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::pod::{PORT, Pod};
@@ -76,6 +78,20 @@ pub fn slices(service: &str, pods: &[&Pod]) -> Vec<Value> {
         })
     };
     vec![slice(false), slice(true)]
+}
+
+/// Notes on slices that their endpoints have changed now, as the control plane does.
+///
+/// # Panics
+/// The machine has no date(1).
+pub fn change_now(slices: &mut [Value]) {
+    let date = Command::new("date").args(["-u", "+%FT%T.%NZ"]).output();
+    let date = date.expect("date(1) runs").stdout;
+    let now = String::from_utf8(date).expect("a date is text");
+    for slice in slices {
+        let key = "endpoints.kubernetes.io/last-change-trigger-time";
+        slice["metadata"]["annotations"] = json!({key: now.trim()});
+    }
 }
 
 /// A service and its slices.
