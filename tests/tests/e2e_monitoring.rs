@@ -154,8 +154,15 @@ fn dashboard(faults: &Faults, file: &str) {
     }
 }
 
-/// The series of promtool's tests are such as agents have.
+/// The series of promtool's tests are such as agents have; and these have as many as the page of
+/// metrics says, with some of n2's Services and backends.
 fn tests_name_what_there_is(faults: &Faults) {
+    let many = faults.prometheus.query("scrape_samples_scraped > 400");
+    assert!(many.is_empty(), "{many:?}");
+    let few = faults
+        .prometheus
+        .query("scrape_samples_scraped{instance='n2'} < 250");
+    assert!(few.is_empty(), "{few:?}");
     let tests = fs::read_to_string(project("tests/monitoring/alerts_test.yaml")).unwrap();
     let series = tests
         .lines()
