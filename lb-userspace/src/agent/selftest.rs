@@ -26,14 +26,14 @@ pub(super) struct SelfTest {
 
 impl SelfTest {
     /// What a user ought to know of it.
-    pub(super) fn problem(&self) -> Option<NodeProblem> {
-        let (_, what) = self.astray.as_ref()?;
-        Some(NodeProblem {
+    pub(super) fn problems(&self) -> Vec<NodeProblem> {
+        let problem = |(_, what): &(Expectation, String)| NodeProblem {
             reason: "DatapathAstray",
             message: format!(
                 "the programs do not decide as planned, although the maps are right: {what}; restart the agent, and report it if it comes back"
             ),
-        })
+        };
+        self.astray.iter().map(problem).collect()
     }
 }
 

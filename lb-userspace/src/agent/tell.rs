@@ -55,8 +55,7 @@ impl<D: Dataplane> Core<D> {
         let metrics = &self.shared.metrics;
         metrics.set_takeover(&described.rules, described.left);
         let unheard = self.servers.failures();
-        let mut wrong = self.dataplane.problems();
-        wrong.extend(self.self_test.problem());
+        let wrong = [self.dataplane.problems(), self.self_test.problems()].concat();
         let same =
             described == self.described && unheard == self.unheard && wrong == self.node_problems;
         if !std::mem::take(&mut self.untold) && same {

@@ -97,7 +97,7 @@ impl Facts {
 
     /// What `/healthz` is 503 for, of an agent that speaks for itself, and whether it is so
     /// now. Of the Node nothing is known before everything has been read.
-    pub fn faults(&self, now: SystemTime) -> [(&'static str, bool); 4] {
+    pub fn faults(&self, now: SystemTime) -> [(&'static str, bool); 5] {
         let leaving = self.node == Some(true);
         let missing = self.node.is_none() && self.needs_node;
         let late = self.queued.is_some_and(|since| self.is_late(since, now));
@@ -106,6 +106,7 @@ impl Facts {
             ("node_missing", self.synced && missing),
             ("node_leaving", leaving),
             ("late", late),
+            ("astray", self.astray),
         ]
     }
 
@@ -272,7 +273,7 @@ mod tests {
             all.filter(|(_, is)| *is).map(|(name, _)| name).collect()
         };
         type Change = fn(&mut Facts);
-        let changes: [(Change, &[&str]); 7] = [
+        let changes: [(Change, &[&str]); 8] = [
             (|_| (), &[]),
             (|f| f.synced = false, &["not_synced"]),
             (|f| (f.synced, f.node) = (false, None), &["not_synced"]),
@@ -280,6 +281,7 @@ mod tests {
             (|f| (f.node, f.needs_node) = (None, false), &[]),
             (|f| f.node = Some(true), &["node_leaving"]),
             (|f| f.queued = Some(at(-60)), &["late"]),
+            (|f| f.astray = true, &["astray"]),
         ];
         for (change, expected) in changes {
             let mut facts = known();
