@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// Every alert with the nodes that it fires on; none in its labels where it is about objects.
 /// n1 is well.
-const EXPECTED: [(&str, &[&str]); 12] = [
+const EXPECTED: [(&str, &[&str]); 13] = [
     ("BasculeAgentDown", &["n5"]),
     ("BasculeAgentRestarts", &["n5"]),
     ("BasculeConntrackNearlyFull", &["n2"]),
@@ -22,6 +22,7 @@ const EXPECTED: [(&str, &[&str]); 12] = [
     ("BasculeHooksMissing", &["n2"]),
     ("BasculeKubeProxyRules", &["n2"]),
     ("BasculeMapNearlyFull", &["n2"]),
+    ("BasculeMapsRepaired", &["n2"]),
     ("BasculeObjectsRefused", &[""]),
     ("BasculeSourceUnreadable", &["n2", "n4"]),
     ("BasculeSyncStale", &["n3"]),
@@ -185,13 +186,14 @@ fn tests_name_what_there_is(faults: &Faults) {
 
 /// The commands of the runbooks are such as the command line has.
 fn runbooks_name_commands(faults: &Faults) {
-    const VIEWS: [&str; 6] = [
+    const VIEWS: [&str; 7] = [
         "status",
         "service",
         "backend",
         "conntrack",
         "maglev",
         "maps",
+        "explain",
     ];
     for (alert, _) in EXPECTED {
         let page = project("docs/runbooks").join(format!("{alert}.md"));

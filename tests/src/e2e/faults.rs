@@ -173,7 +173,7 @@ impl Faults {
 
     /// n2 gets a device whose hooks cannot be pinned, rules of kube-proxy, a manifest that is
     /// none, more services than there is room for, and more flows. What is found at a start
-    /// only is found by its next agent.
+    /// only is found by its next agent. That one loses a frontend, which somebody deletes.
     ///
     /// # Panics
     /// The flows find room.
@@ -192,6 +192,7 @@ impl Faults {
         let flood = self.client.peer.dial_for("10.97.0.1:80", How::Udp, 700, 5);
         assert!(flood.answered() > 200 && flood.failed() > 50, "{flood:?}");
         self.replace(2, &FULL);
+        forget(self.node(2));
     }
 
     /// An endpoint of n2 comes or goes, by the parity of `round`. Its file is quiet then for
@@ -206,11 +207,24 @@ impl Faults {
     }
 }
 
-/// Runs a command in a node's namespace.
-fn run(node: &Node, words: &[&str]) {
+/// Deletes a frontend behind the agent's back.
+fn forget(node: &Node) {
+    let map = node.bpffs().join("bascule/lb_frontends_v1");
+    let map = map.display().to_string();
+    let first = run(node, &["bpftool", "-j", "map", "getnext", "pinned", &map]);
+    let first: Value = serde_json::from_str(&first).expect("bpftool writes JSON");
+    let key = first["next_key"].as_array().expect("the map has entries");
+    let mut words = vec!["bpftool", "map", "delete", "pinned", &map, "key"];
+    words.extend(key.iter().map(|byte| byte.as_str().expect("0x…")));
+    run(node, &words);
+}
+
+/// Runs a command in a node's namespace, and returns what it says.
+fn run(node: &Node, words: &[&str]) -> String {
     let out = node
         .netns()
         .inside(|| Command::new(words[0]).args(&words[1..]).output());
     let out = out.unwrap_or_else(|e| panic!("{words:?}: {e}"));
     assert!(out.status.success(), "{words:?}: {out:?}");
+    String::from_utf8(out.stdout).expect("it writes text")
 }
