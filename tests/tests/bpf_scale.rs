@@ -13,8 +13,12 @@ use lb_common::{
     hash::{filter_bit, filter_kind},
     proto, scope,
 };
+use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use lb_plan::op::{Batch, Op};
+use lb_userspace::agent::state::StateDir;
 use lb_userspace::bpf::{Datapath, MapSizes, Settings};
+use lb_userspace::cli::args::Paths;
+use lb_userspace::cli::top::{rates::Seen, read::read, state::View};
 
 const SERVICES: u32 = 10_000;
 const ENDPOINTS: u32 = 10;
@@ -201,6 +205,49 @@ fn change_endpoints(datapath: &mut Datapath) {
     assert!(changes[100].as_millis() < 5, "{:?}", changes[100]);
 }
 
+/// What `bascule top` reads every second.
+fn watch(settings: &Settings) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let paths = Paths {
+        bpffs: settings.bpffs.clone(),
+        state_dir: dir.path().to_owned(),
+    };
+    let name = |id: u32| ServicePortKey {
+        service: ServiceKey {
+            namespace: "default".into(),
+            name: format!("service-{id}").into(),
+        },
+        port: "http".into(),
+        protocol: Protocol::Tcp,
+    };
+    let names = (1..=SERVICES).map(|id| (id, name(id))).collect();
+    StateDir::new(&paths.state_dir).write_names(&names).unwrap();
+    let one = View::Backends {
+        id: 5,
+        name: String::new(),
+    };
+    for (view, count) in [
+        (View::Services, SERVICES),
+        (one, ENDPOINTS),
+        (View::Node, 0),
+    ] {
+        let mut times: Vec<Duration> = Vec::new();
+        for _ in 0..5 {
+            let used = cpu();
+            let reading = read(&paths, &view, Duration::ZERO).unwrap();
+            times.push(cpu() - used);
+            assert_eq!(reading.note, None);
+            if let Seen::Counted(counted) = &reading.seen {
+                assert_eq!(counted.len(), count as usize, "{view:?}");
+                assert!(counted.iter().all(|c| !c.name.starts_with('#')), "{view:?}");
+            }
+        }
+        times.sort_unstable();
+        println!("{view:?} is read in {:?} of CPU time", times[2]);
+        assert!(times[2].as_millis() < 500, "{view:?}: {times:?}");
+    }
+}
+
 #[test]
 fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
     let node = Node::new("scale").unwrap();
@@ -217,6 +264,7 @@ fn a_large_cluster_is_programmed_at_once_and_changed_in_no_time() {
         views.backends().unwrap().len(),
         (SERVICES * ENDPOINTS) as usize
     );
+    watch(&settings);
     drop(datapath);
     let start = Instant::now();
     let (_datapath, actual) = node.load(&settings);

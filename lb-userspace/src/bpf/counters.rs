@@ -71,6 +71,12 @@ pub(super) fn carried(map: &BpfMap, count: u32) -> io::Result<Vec<ServiceCounter
     read(map, count)
 }
 
+/// What one service or backend carried.
+pub(super) fn one(map: &BpfMap, id: u32) -> io::Result<ServiceCounter> {
+    let cpus = map.lookup(&id.to_ne_bytes())?;
+    Ok(cpus.map_or_else(ServiceCounter::default, |cpus| sum(&cpus)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

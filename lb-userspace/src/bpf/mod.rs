@@ -6,6 +6,7 @@ pub mod apply;
 #[cfg(test)]
 mod apply_tests;
 mod bind;
+pub mod census;
 mod clock;
 pub mod conntrack;
 mod counters;

@@ -95,7 +95,7 @@ impl Views {
         })
     }
 
-    fn map(&self, table: Table, flags: u32) -> Result<BpfMap, Error> {
+    pub(super) fn map(&self, table: Table, flags: u32) -> Result<BpfMap, Error> {
         // The kernel maps only what was opened for writing: mmap(2) takes VM_SHARED
         // from a read-only file, and kernel/bpf/syscall.c, bpf_map_mmap, wants it.
         // What is mapped here is mapped to be read.
@@ -353,7 +353,7 @@ fn array(table: Table, map: &BpfMap, range: (u32, u32)) -> Result<Vec<u8>, Error
 }
 
 /// The same of one that is mapped.
-fn read(
+pub(super) fn read(
     table: Table,
     map: &BpfMap,
     mapped: &mut Mapped,

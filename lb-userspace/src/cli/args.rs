@@ -11,6 +11,7 @@ use super::{
     health::HealthArgs,
     kube_flags::KubeFlags,
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
+    top::TopArgs,
 };
 pub use crate::config::{MetricsDetail, SocketLb, Xdp};
 
@@ -76,6 +77,18 @@ Exit status: 0 well, 3 degraded (agent down or not synced, problems, a full map)
 The programs in the kernel decide, by the maps in place, about a first packet that is never sent:
 no flow, binding or counter changes.")]
     Explain(Box<ExplainArgs>),
+    /// Watch what services, backends and the node carry, on a terminal
+    #[command(after_help = "Examples:
+  bascule top
+  bascule top --interval 5
+
+Keys: enter goes down into a service's backends, esc back; tab switches between services and the
+node; c, p, b, n sort by connections, packets, bytes, name, and r reverses that; / filters by a
+part of the name; arrows, page keys, home and end move; q ends.
+SHARE is a backend's part of the slots of its service's tables, GETS its part of the new
+connections. A backend of several services has one counter. Packets of sockets that connect
+straight to a backend are not seen, their connections are.")]
+    Top(TopArgs),
     /// Services as the maps have them
     #[command(subcommand)]
     Service(ServiceCommand),

@@ -100,7 +100,7 @@ fn shares(held: &Held, (slots, len): (u32, u32)) -> Vec<ShareRow> {
 const BAR: usize = 20;
 
 /// A part of a whole, in eighths of a cell.
-fn bar(part: f64) -> String {
+pub(super) fn bar(part: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (part * (BAR * 8) as f64).round() as usize;
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])

@@ -17,6 +17,7 @@ pub mod rows;
 pub mod show;
 pub mod status;
 pub mod text;
+pub mod top;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
             true => ExitCode::from(DEGRADED),
             false => ExitCode::SUCCESS,
         }),
+        Command::Top(args) => top::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(*shell, &mut command, "bascule", &mut std::io::stdout());
@@ -98,6 +100,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         | Command::Explain(_)
         | Command::Health(_)
         | Command::Status(_)
+        | Command::Top(_)
         | Command::Completions { .. } => Ok(()),
     }
 }

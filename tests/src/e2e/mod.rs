@@ -18,6 +18,7 @@ mod ping;
 pub mod pod;
 pub mod prometheus;
 pub mod proto;
+pub mod pty;
 pub mod seccomp;
 pub mod server;
 pub mod worker;

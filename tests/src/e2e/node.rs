@@ -14,6 +14,7 @@ use super::beside;
 use super::netns::Netns;
 use super::peer::Peer;
 use super::pod::Pod;
+use super::pty::Pty;
 use super::world::{Shared, World};
 
 /// What a command printed.
@@ -167,9 +168,7 @@ impl Node {
     /// It cannot be run.
     #[must_use]
     pub fn bascule(&self, words: &[&str]) -> Said {
-        let mut command = Command::new(beside("bascule"));
-        command.args(words).arg("--bpffs").arg(self.bpffs());
-        command.arg("--state-dir").arg(self.path("state"));
+        let mut command = self.command(words);
         let out = self.netns.inside(|| command.output());
         let out = out.unwrap_or_else(|e| panic!("bascule {words:?}: {e}"));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -178,6 +177,26 @@ impl Node {
             out: text(out.stdout),
             err: text(out.stderr),
         }
+    }
+
+    /// Runs one on a terminal of 80×24.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    #[must_use]
+    pub fn on_terminal(&self, words: &[&str]) -> Pty {
+        Pty::start(
+            &self.netns,
+            self.command(words),
+            &self.cgroup().join("host"),
+        )
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(beside("bascule"));
+        command.args(words).arg("--bpffs").arg(self.bpffs());
+        command.arg("--state-dir").arg(self.path("state"));
+        command
     }
 
     /// A process of the node itself, in its namespace and in its own cgroup.
