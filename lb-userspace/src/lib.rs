@@ -13,6 +13,7 @@ pub mod config;
 pub mod health;
 pub mod http;
 pub mod intern;
+pub mod log;
 pub mod metrics;
 pub mod netfilter;
 mod netlink;

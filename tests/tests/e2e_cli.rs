@@ -1,5 +1,8 @@
 //! What the command line says of a node that serves.
 
+use std::time::Duration;
+
+use bascule_tests::e2e::eventually;
 use bascule_tests::e2e::node::{Node, Said};
 use bascule_tests::e2e::objects::{dual, node_ports, with_pods};
 use bascule_tests::e2e::pod::Pod;
@@ -136,4 +139,81 @@ fn who_asks_for_nobody_is_told() {
         (Some(0), 1),
         "{empty:?}"
     );
+}
+
+/// The report, and the exit status.
+fn status(node: &Node) -> (Value, Option<i32>) {
+    let said = node.bascule(&["status", "--json"]);
+    let report = serde_json::from_str(&said.out);
+    (
+        report.unwrap_or_else(|e| panic!("{e}: {said:?}")),
+        said.status,
+    )
+}
+
+/// Waits for a status of which the first finding has `what`, with its remedy.
+fn finds(node: &Node, what: &str, remedy: &str) -> Value {
+    eventually(Duration::from_secs(10), || {
+        let (report, status) = status(node);
+        let first = &report["findings"][0];
+        let has = |field: &str, words| first[field].as_str().is_some_and(|t| t.contains(words));
+        let judged = status == Some(3) && report["verdict"] == "degraded";
+        match judged && has("what", what) && has("remedy", remedy) {
+            true => Ok(report),
+            false => Err(format!("{status:?}: {first}")),
+        }
+    })
+}
+
+#[test]
+fn status_tells_scripts_and_operators_how_the_node_is() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let pod = node.pod(2);
+    node.apply("web", &with_pods(dual("web", 10, json!({})), &[&pod]));
+    let none = node.bascule(&["status"]);
+    assert_eq!((none.status, none.out.as_str()), (Some(1), ""), "{none:?}");
+
+    let agent = node.agent(&[]);
+    let report = eventually(Duration::from_secs(10), || match status(&node) {
+        (report, Some(0)) => Ok(report),
+        (report, status) => Err(format!("{status:?}: {report}")),
+    });
+    let verdict = (&report["verdict"], &report["findings"]);
+    assert_eq!(verdict, (&json!("well"), &json!([])));
+    assert_eq!(report["agent"]["datapath"]["socket_lb"], "all");
+    let hooks = report["agent"]["datapath"]["sockets"].as_array().unwrap();
+    assert_eq!(hooks.len(), 8, "{hooks:?}");
+    assert!(
+        hooks.iter().all(|hook| hook["error"].is_null()),
+        "{hooks:?}"
+    );
+    assert!(
+        report["update_age"].as_u64().is_some_and(|age| age < 60),
+        "{report}"
+    );
+    let health = json!({"healthy": true, "alive": true});
+    assert_eq!(report["health"], health);
+
+    node.write("web.yaml", "kind: [");
+    let report = finds(&node, "web.yaml", "correct the place");
+    assert_eq!(report["health"], health);
+    // The log's lines are written every second.
+    eventually(Duration::from_secs(10), || {
+        let errors = status(&node).0["errors"].to_string();
+        let told = errors.contains("web.yaml") && errors.contains("WARN");
+        told.then_some(()).ok_or(errors)
+    });
+    drop(agent);
+    let report = finds(&node, "no agent runs", "start it");
+    assert_eq!(report["running"], false);
+    let text = node.bascule(&["status"]).out;
+    assert!(
+        text.contains("not running") && text.contains("LAST ERRORS"),
+        "{text}"
+    );
+
+    std::fs::write(node.path("state").join("status.json"), "[").unwrap();
+    let (report, status) = status(&node);
+    assert_eq!((status, &report["verdict"]), (Some(1), &json!("unknown")));
 }

@@ -13,6 +13,7 @@ use super::{
     publish::Sign,
     state::{StateDir, Status},
 };
+use crate::log::recent;
 
 /// What is written into the state directory.
 pub(super) enum File {
@@ -29,6 +30,7 @@ pub(super) fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
     thread::Builder::new().name("files".into()).spawn(move || {
         let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
         let (mut vouches, mut failed) = (false, false);
+        let mut logged = 0;
         for file in rx {
             let result = match file {
                 File::Status(status, names) => {
@@ -44,7 +46,7 @@ pub(super) fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
                     vouches = result.is_ok();
                     result
                 }
-                File::Sign(Sign::Beat) => dir.beat(vouches),
+                File::Sign(Sign::Beat) => dir.beat(vouches).and_then(|()| log(&dir, &mut logged)),
             };
             match result {
                 Ok(()) => failed = false,
@@ -55,6 +57,18 @@ pub(super) fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
                 Err(_) => {}
             }
         }
+        // The last lines say why it ends. Nobody is told if they cannot be written.
+        let _ = log(&dir, &mut logged);
     })?;
     Ok(tx)
+}
+
+/// Writes the last lines of the log, if there are others than `logged`.
+fn log(dir: &StateDir, logged: &mut u64) -> io::Result<()> {
+    let count = recent::count();
+    if count != *logged {
+        dir.write_log(&recent::lines())?;
+        *logged = count;
+    }
+    Ok(())
 }

@@ -8,12 +8,13 @@ use lb_plan::{Actual, Expectation, Limits, Planner, Usage, model::ServicePortKey
 use super::{
     dataplane::{Dataplane, NodeProblem},
     host::Here,
-    state::{self, Device},
+    state::{self, Device, Hook},
     takeover::Takeover,
 };
 use crate::{
     bpf::{
-        self, ApplyReport, Datapath, Feature, devices::DeviceState, examine::Finding, views::Views,
+        self, ApplyReport, Datapath, Feature, HookState, SocketLb, devices::DeviceState,
+        examine::Finding, views::Views,
     },
     config::MetricsDetail,
     metrics::{Reader, Readings},
@@ -146,21 +147,25 @@ impl Dataplane for Kernel {
 
     fn describe(&self) -> state::Datapath {
         let status = self.datapath.status();
-        let hooks = status.socket_hooks.iter();
         let (rules, left) = self.takeover.state();
-        let refused = hooks.filter_map(|hook| {
-            let error = hook.error.as_ref()?;
-            Some(format!("socket hook {}: {error}", hook.program))
-        });
-        let refused: Vec<String> = refused.collect();
+        let hook = |hook: &HookState| Hook {
+            program: hook.program.to_owned(),
+            error: hook.error.clone(),
+        };
         state::Datapath {
             kernel: status.features.kernel.clone(),
             features: status.features.list().into_iter().map(feature).collect(),
+            socket_lb: match status.socket_lb {
+                SocketLb::All => "all".to_owned(),
+                SocketLb::Host => "host".to_owned(),
+                SocketLb::Off => "off".to_owned(),
+            },
+            sockets: status.socket_hooks.iter().map(hook).collect(),
             devices: status.devices.iter().map(device).collect(),
-            socket_hooks_failed: refused.len() as u64,
-            notes: refused
-                .into_iter()
-                .chain(status.messages.iter().cloned())
+            notes: status
+                .messages
+                .iter()
+                .cloned()
                 .chain(self.takeover.notes())
                 .collect(),
             rules: rules.iter().map(|mode| mode.name().to_owned()).collect(),

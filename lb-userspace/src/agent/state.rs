@@ -16,6 +16,7 @@ use lb_plan::model::ServicePortKey;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::fold::Standing;
+use crate::log::recent::Line;
 pub use signs::Record;
 
 /// A place that objects come from and that cannot be read.
@@ -53,6 +54,15 @@ pub struct Device {
     pub failed: bool,
 }
 
+/// A socket hook.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its program.
+    pub program: String,
+    /// Why it is not attached, if it is not.
+    pub error: Option<String>,
+}
+
 /// What the datapath says about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Datapath {
@@ -60,11 +70,14 @@ pub struct Datapath {
     pub kernel: String,
     /// Its features.
     pub features: Vec<Feature>,
+    /// Which sockets connect straight to a backend.
+    #[serde(default)]
+    pub socket_lb: String,
+    /// The hooks that do it.
+    #[serde(default)]
+    pub sockets: Vec<Hook>,
     /// The devices.
     pub devices: Vec<Device>,
-    /// Socket hooks that the kernel refused; the notes say which and why.
-    #[serde(default)]
-    pub socket_hooks_failed: u64,
     /// What a user ought to know besides.
     pub notes: Vec<String>,
     /// The modes of kube-proxy whose rules are in the kernel.
@@ -109,6 +122,7 @@ pub struct Status {
 const LOCK: &str = "agent.lock";
 const STATUS: &str = "status.json";
 const NAMES: &str = "names.json";
+const LOG: &str = "log.json";
 /// Names the bpffs that an agent has mounted.
 const MOUNTED: &str = "mounted";
 /// Whoever [looks](StateDir::is_claimed) at the lock holds it for a moment: it is tried
@@ -186,7 +200,8 @@ impl StateDir {
     /// # Errors
     /// If a file cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
-        for name in [LOCK, STATUS, NAMES, MOUNTED, signs::RECORD, signs::STAND_IN] {
+        let signs = [signs::RECORD, signs::STAND_IN];
+        for name in [LOCK, STATUS, NAMES, LOG, MOUNTED].into_iter().chain(signs) {
             let path = self.0.join(name);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -235,6 +250,22 @@ impl StateDir {
     pub fn read_names(&self) -> io::Result<BTreeMap<u32, ServicePortKey>> {
         let list: Vec<Name> = self.read(NAMES)?.unwrap_or_default();
         Ok(list.into_iter().map(|n| (n.id, n.port)).collect())
+    }
+
+    /// Writes the last lines of the log.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_log(&self, lines: &[Line]) -> io::Result<()> {
+        self.write(LOG, &lines)
+    }
+
+    /// The last lines of the agent's log; none if it has left none.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_log(&self) -> io::Result<Vec<Line>> {
+        Ok(self.read(LOG)?.unwrap_or_default())
     }
 
     /// Replaces a file in one step, so that no reader sees half of it.

@@ -40,7 +40,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ba
 pub struct Status {
     /// What the kernel can do.
     pub features: Features,
-    /// Which sockets are served, and how the hooks came there.
+    /// Which sockets are served.
+    pub socket_lb: SocketLb,
+    /// How the hooks came there.
     pub socket_hooks: Vec<HookState>,
     /// Devices with hooks, and those that should have them.
     pub devices: Vec<DeviceState>,
@@ -297,6 +299,7 @@ impl Datapath {
     pub fn status(&self) -> Status {
         Status {
             features: self.features.clone(),
+            socket_lb: self.settings.socket_lb,
             socket_hooks: self.socket_hooks.clone(),
             devices: self
                 .watcher

@@ -6,6 +6,7 @@ use lb_common::{
     conntrack::{buckets, elements},
     limits,
 };
+use serde::Serialize;
 
 use super::table::Table;
 
@@ -70,7 +71,7 @@ pub enum XdpMode {
 }
 
 /// Which sockets the socket hooks serve.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub enum SocketLb {
     /// All sockets of the cgroup's subtree.
     #[default]

@@ -26,7 +26,7 @@ use super::{
     map::BpfMap,
     mmap::Mapped,
     pins::{Pins, pin_error},
-    settings::Settings,
+    settings::{MapSizes, Settings},
     store::{Pairs, values_of},
     sys::{F_RDONLY, LinkTarget},
     table::{Table, Typed, typed},
@@ -55,6 +55,8 @@ pub struct MapView {
     pub entries: u32,
     /// Bytes of kernel memory.
     pub bytes: u64,
+    /// The agent's flag that sets [`Self::entries`].
+    pub setting: &'static str,
 }
 
 /// An attached program.
@@ -284,6 +286,7 @@ impl Views {
                     false => table.def().values(map.info().max_entries),
                 },
                 bytes: map.memory().map_err(fail)?,
+                setting: MapSizes::setting(*table),
             })
         });
         views.collect()

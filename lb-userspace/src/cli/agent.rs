@@ -21,6 +21,7 @@ use crate::{
     },
     bpf::{self, MapSizes, XdpMode},
     config::{self, Max, SocketLb, Xdp},
+    log,
     node::{self, netfilter},
     watch::reflect,
 };
@@ -33,7 +34,7 @@ use crate::{
 pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
     let resolved = resolve(args)?;
     let (format, verbose) = resolved.log(args);
-    super::log::init(format, verbose);
+    log::init(format, verbose);
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }

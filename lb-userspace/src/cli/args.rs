@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use lb_common::limits;
 
@@ -13,7 +13,10 @@ use super::{
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
     top::TopArgs,
 };
-pub use crate::config::{MetricsDetail, SocketLb, Xdp};
+pub use crate::{
+    config::{MetricsDetail, SocketLb, Xdp},
+    log::LogFormat,
+};
 
 const EXIT_CODES: &str =
     "Exit status: 0 success, 1 failure, 2 wrong usage, 3 degraded (`status` only).";
@@ -64,9 +67,13 @@ Runs beside the agent, as the same user and without any capability. While it run
     /// Show how the node is: agent, hooks, maps, problems
     #[command(after_help = "Examples:
   bascule status
-  bascule status --json | jq .problems
+  bascule status --json | jq .findings
+  bascule status > /dev/null || echo \"see to this node\"
 
-Exit status: 0 well, 3 degraded (agent down or not synced, problems, a full map), 1 unknown.")]
+What is degraded is said first, and what to do about it.
+Exit status: 0 well; 3 degraded: no agent runs, or it hangs or has not read everything, a hook is
+missing, an object cannot be served, a map is full; 1 it cannot be told: there are no maps, or
+what the agent says cannot be read.")]
     Status(View),
     /// Say what becomes of a connection, decision by decision, and why
     #[command(after_help = "Examples:
@@ -155,15 +162,6 @@ pub struct Paths {
         env = "BASCULE_STATE_DIR"
     )]
     pub state_dir: PathBuf,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// An object a line.
-    Json,
 }
 
 /// `bascule agent`. What has no value is taken from the file of `--config`, and

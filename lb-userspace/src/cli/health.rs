@@ -8,8 +8,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::args::{LogFormat, STATE_DIR};
-use crate::{agent::state::StateDir, health::stand_in};
+use super::args::STATE_DIR;
+use crate::{
+    agent::state::StateDir,
+    health::stand_in,
+    log::{self, LogFormat},
+};
 
 /// `bascule health`.
 #[derive(Args, Clone, Debug)]
@@ -35,7 +39,7 @@ pub struct HealthArgs {
 /// # Errors
 /// Signals cannot be waited for.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    super::log::init(args.log_format, args.verbose);
+    log::init(args.log_format, args.verbose);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

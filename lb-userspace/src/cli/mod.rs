@@ -5,13 +5,14 @@ pub mod agent;
 pub mod args;
 pub mod cleanup;
 pub mod explain;
+pub mod findings;
 pub mod flows;
 pub mod health;
 pub mod kube_flags;
 pub mod kubectl;
 pub mod list_args;
-pub mod log;
 pub mod maglev;
+pub mod maps;
 pub mod resolve;
 pub mod rows;
 pub mod show;
@@ -25,6 +26,7 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
 use list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand};
+use status::Verdict;
 
 /// Exit status of `bascule status` when something is not as it should be.
 const DEGRADED: u8 = 3;
@@ -45,9 +47,10 @@ pub fn main() -> ExitCode {
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
         Command::Health(args) => health::run(args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Status(view) => show::status(view).map(|degraded| match degraded {
-            true => ExitCode::from(DEGRADED),
-            false => ExitCode::SUCCESS,
+        Command::Status(view) => show::status(view).map(|verdict| match verdict {
+            Verdict::Well => ExitCode::SUCCESS,
+            Verdict::Degraded => ExitCode::from(DEGRADED),
+            Verdict::Unknown => ExitCode::FAILURE,
         }),
         Command::Top(args) => top::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {

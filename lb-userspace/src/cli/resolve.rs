@@ -6,8 +6,11 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::args::{AgentArgs, LogFormat, Sizes, port_range, size};
-use crate::config::{self, Bascule, KubeProxy, Max};
+use super::args::{AgentArgs, Sizes, port_range, size};
+use crate::{
+    config::{self, Bascule, KubeProxy, Max},
+    log::LogFormat,
+};
 
 /// The configuration in force.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     net::IpAddr,
+    time::SystemTime,
 };
 
 use anyhow::Context;
@@ -17,13 +18,15 @@ use super::{
     flows::{FlowRow, flows_text},
     list_args::{Scope, Which},
     maglev::{table_rows, tables_text},
+    maps::{AGENT, DATAPATH, MapRow, maps_text},
     rows::{Held, backends_text, frontends_text, is_called, service_name},
-    status::{AGENT, DATAPATH, DropRow, MapRow, Report, maps_text},
+    status::{DropRow, Report, Seen, Verdict},
     text::wants_colour,
 };
 use crate::{
     agent::{kernel::pins, state::StateDir},
     bpf::views::{FlowView, Views},
+    health,
 };
 
 /// Prints rows as JSON, or as text.
@@ -207,6 +210,7 @@ fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
             false => u64::from(map.entries),
         },
         bytes: map.bytes,
+        setting: map.setting,
     };
     Ok(views.maps()?.into_iter().map(row).collect())
 }
@@ -220,17 +224,13 @@ pub fn maps(view: &View) -> anyhow::Result<()> {
     print(view, &rows, || maps_text(&rows))
 }
 
-/// `bascule status`; `true` when something is not as it should be.
+/// How the node is.
 ///
 /// # Errors
 /// As [`services`].
-pub fn status(view: &View) -> anyhow::Result<bool> {
-    let views = open(&view.paths)?;
-    let state = StateDir::new(&view.paths.state_dir);
-    let agent = state.read_status().unwrap_or_else(|error| {
-        eprintln!("bascule: the agent's status is not known: {error}");
-        None
-    });
+pub(super) fn report(paths: &Paths) -> anyhow::Result<Report> {
+    let views = open(paths)?;
+    let state = StateDir::new(&paths.state_dir);
     let reasons = views.reasons()?.into_iter();
     let bad = reasons.filter(|(reason, c)| reason.class() != Class::Pass && c.packets > 0);
     let drops = bad.map(|(reason, c)| DropRow {
@@ -238,13 +238,30 @@ pub fn status(view: &View) -> anyhow::Result<bool> {
         meaning: reason.describe(),
         packets: c.packets,
     });
-    let report = Report::new(
-        state.is_claimed(),
-        agent,
-        map_rows(&views)?,
-        drops.collect(),
-    );
-    let report = report.stood_in(state.is_stood_in());
+    // What is not to be had of these two leaves a line less.
+    let record = state.record().ok().flatten();
+    let log = state.read_log().unwrap_or_default();
+    Ok(Report::new(Seen {
+        running: state.is_claimed(),
+        stood_in: state.is_stood_in(),
+        agent: state.read_status().map_err(|error| error.to_string()),
+        health: record.map(|(record, heard)| health::View {
+            facts: record.facts,
+            heard: Some(heard),
+        }),
+        maps: map_rows(&views)?,
+        drops: drops.collect(),
+        log,
+        now: SystemTime::now(),
+    }))
+}
+
+/// `bascule status`; returns how the node is.
+///
+/// # Errors
+/// As [`services`].
+pub fn status(view: &View) -> anyhow::Result<Verdict> {
+    let report = report(&view.paths)?;
     print(view, &report, || report.text(wants_colour()))?;
-    Ok(report.degraded)
+    Ok(report.verdict)
 }

@@ -151,6 +151,11 @@ fn counted(answers: &[AtomicU64; 2], answer: Answer) -> Answer {
     answer
 }
 
+/// The time that [`time`] wrote.
+pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
+    text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+}
+
 /// A time as RFC 3339 has it.
 pub(crate) fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).map_or_else(|_| String::new(), |t| t.to_string())
