@@ -171,14 +171,17 @@ shop/web:http: 10.96.0.1:80/TCP, 172.30.0.2:30080/TCP internal
   10.244.2.6:8080  other node     63  12.5 %  █████                           0
   10.244.2.7:8080  other node     63  12.5 %  █████                           0
 ";
-    assert_eq!(tables_text(&table_rows(&held(), "shop/web")), expected);
+    assert_eq!(
+        tables_text(&table_rows(&held(), Some("shop/web"))),
+        expected
+    );
     let empty = "\
 #2: [fd00::9]:53/UDP
   no backend
 ";
-    let rows = table_rows(&held(), "#2");
+    let rows = table_rows(&held(), Some("#2"));
     assert_eq!(tables_text(&rows), empty);
-    assert!(table_rows(&held(), "shop").is_empty());
+    assert!(table_rows(&held(), Some("shop")).is_empty());
 }
 
 #[test]

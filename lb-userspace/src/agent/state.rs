@@ -123,6 +123,7 @@ const LOCK: &str = "agent.lock";
 const STATUS: &str = "status.json";
 const NAMES: &str = "names.json";
 const LOG: &str = "log.json";
+const CONFIG: &str = "config.json";
 /// Names the bpffs that an agent has mounted.
 const MOUNTED: &str = "mounted";
 /// Whoever [looks](StateDir::is_claimed) at the lock holds it for a moment: it is tried
@@ -201,7 +202,10 @@ impl StateDir {
     /// If a file cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         let signs = [signs::RECORD, signs::STAND_IN];
-        for name in [LOCK, STATUS, NAMES, LOG, MOUNTED].into_iter().chain(signs) {
+        for name in [LOCK, STATUS, NAMES, LOG, CONFIG, MOUNTED]
+            .into_iter()
+            .chain(signs)
+        {
             let path = self.0.join(name);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -266,6 +270,22 @@ impl StateDir {
     /// If the file cannot be read.
     pub fn read_log(&self) -> io::Result<Vec<Line>> {
         Ok(self.read(LOG)?.unwrap_or_default())
+    }
+
+    /// Writes the configuration in effect, without secrets.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_config(&self, config: &serde_json::Value) -> io::Result<()> {
+        self.write(CONFIG, config)
+    }
+
+    /// The configuration of the agent that ran last; `None` if none did.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_config(&self) -> io::Result<Option<serde_json::Value>> {
+        self.read(CONFIG)
     }
 
     /// Replaces a file in one step, so that no reader sees half of it.

@@ -1,13 +1,15 @@
 //! Which pinned maps are taken over, and what becomes of the others.
 
 use lb_common::schema::{Kind, MapDef, Owner};
+use serde::Serialize;
 
 use super::{
     conntrack,
     map::{BpfMap, WriteError},
     mmap::Mapped,
-    sys::{MapInfo, NOEXIST},
+    sys::{F_RDONLY, MapInfo, NOEXIST},
     table::Table,
+    views::Views,
 };
 
 /// What makes two maps the same to a program.
@@ -58,6 +60,43 @@ impl std::fmt::Display for Layout {
             "type {}, key {} bytes, value {} bytes, flags {:#x}, {} entries",
             self.kind, self.key_size, self.value_size, self.flags, self.max_entries
         )
+    }
+}
+
+/// A pinned map's layout, beside that of this build.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayoutView {
+    /// The map.
+    name: &'static str,
+    /// As the kernel has it, or why that is not known.
+    found: String,
+    /// As this build expects it, but for the number of entries.
+    expected: String,
+    /// Whether both have the same elements.
+    same: bool,
+}
+
+impl Views {
+    /// The layouts of all maps, also of those that another build has made.
+    pub fn layouts(&self) -> Vec<LayoutView> {
+        let view = |table: &Table| {
+            let of_build = Layout::expected(table.def(), table.def().max_entries);
+            let (found, same) = match self.pins().open(*table, F_RDONLY) {
+                Ok(Some(map)) => {
+                    let found = Layout::of(map.info());
+                    (found.to_string(), found.same_elements(&of_build))
+                }
+                Ok(None) => ("it is not pinned".to_owned(), false),
+                Err(error) => (error.to_string(), false),
+            };
+            LayoutView {
+                name: table.name(),
+                found,
+                expected: of_build.to_string(),
+                same,
+            }
+        };
+        Table::ALL.iter().map(view).collect()
     }
 }
 

@@ -97,6 +97,10 @@ impl Views {
         })
     }
 
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     pub(super) fn map(&self, table: Table, flags: u32) -> Result<BpfMap, Error> {
         // The kernel maps only what was opened for writing: mmap(2) takes VM_SHARED
         // from a read-only file, and kernel/bpf/syscall.c, bpf_map_mmap, wants it.

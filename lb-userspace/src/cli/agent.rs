@@ -10,6 +10,7 @@ use super::{
     args::{AgentArgs, BPFFS, Paths, STATE_DIR, port_range},
     cleanup,
     resolve::{Resolved, resolve},
+    secrets,
 };
 use crate::{
     agent::{
@@ -71,6 +72,10 @@ fn serve(
     // Another agent on the same maps would undo what this one writes.
     let _claim = state_dir
         .claim()
+        .context("the state directory cannot be used")?;
+    let shown = secrets::without(&resolved.shown().to_string());
+    state_dir
+        .write_config(&serde_json::from_str(&shown)?)
         .context("the state directory cannot be used")?;
     adjust_oom_score(resolved.kube.number("oomScoreAdj"));
     let datapath = datapath_settings(resolved, paths, facts.default_sources.clone())?;

@@ -11,6 +11,7 @@ use super::{
     health::HealthArgs,
     kube_flags::KubeFlags,
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
+    sysdump::SysdumpArgs,
     top::TopArgs,
 };
 pub use crate::{
@@ -117,6 +118,17 @@ straight to a backend are not seen, their connections are.")]
   bascule maps --json
   bpftool map dump pinned /sys/fs/bpf/bascule/lb_frontends_v1    # the entries themselves")]
     Maps(View),
+    /// Put everything that a report of a bug needs into an archive
+    #[command(after_help = "Examples:
+  bascule sysdump
+  bascule sysdump /tmp/n1.tar.gz
+  kubectl exec -n kube-system POD -- bascule sysdump - > n1.tar.gz
+
+It has status, health, configuration, every list, maps with their layouts, devices, what the kernel
+is, metrics, and the last lines of the agent's log. What cannot be had is named in errors.txt.
+Passwords in URLs and tokens are left out; addresses and names of services are not. It works
+while the agent is down, and changes nothing.")]
+    Sysdump(SysdumpArgs),
     /// Print a shell's completions
     #[command(after_help = "Examples:
   bascule completions bash > /etc/bash_completion.d/bascule

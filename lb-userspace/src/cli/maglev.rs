@@ -47,12 +47,13 @@ type Place = (u32, u32, u32);
 /// Address, port and protocol of a frontend, and the scopes in which it leads to a table.
 type Leads = BTreeMap<(IpAddr, u16, u8), Vec<u8>>;
 
-/// The tables of a service.
-pub fn table_rows(held: &Held, service: &str) -> Vec<TableRow> {
+/// The tables of a service, or of all.
+pub fn table_rows(held: &Held, service: Option<&str>) -> Vec<TableRow> {
+    let is = |name: &str| service.is_none_or(|service| is_called(name, service));
     let mut places: BTreeMap<Place, Leads> = BTreeMap::new();
     for (key, value) in &held.frontends {
         let vip = value.flags & frontend_flags::VIP != 0;
-        if vip || !is_called(&held.name(value.service), service) {
+        if vip || !is(&held.name(value.service)) {
             continue;
         }
         let slots = if value.len == 0 { 0 } else { value.slots };

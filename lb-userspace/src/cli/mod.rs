@@ -15,8 +15,10 @@ pub mod maglev;
 pub mod maps;
 pub mod resolve;
 pub mod rows;
+mod secrets;
 pub mod show;
 pub mod status;
+pub mod sysdump;
 pub mod text;
 pub mod top;
 
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
             Verdict::Degraded => ExitCode::from(DEGRADED),
             Verdict::Unknown => ExitCode::FAILURE,
         }),
+        Command::Sysdump(args) => sysdump::run(args).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => top::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut command = Cli::command();
@@ -103,6 +106,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         | Command::Explain(_)
         | Command::Health(_)
         | Command::Status(_)
+        | Command::Sysdump(_)
         | Command::Top(_)
         | Command::Completions { .. } => Ok(()),
     }

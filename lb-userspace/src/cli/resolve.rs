@@ -153,6 +153,16 @@ fn check_max(max: &Max) -> anyhow::Result<()> {
 }
 
 impl Resolved {
+    /// What is in effect, for `bascule sysdump`.
+    pub fn shown(&self) -> serde_json::Value {
+        serde_json::json!({
+            "kubeProxy": self.kube.document(),
+            "bascule": self.own,
+            "metrics": self.kube.metrics(),
+            "healthz": self.kube.healthz(),
+        })
+    }
+
     /// How the log looks, and how much it says.
     pub fn log(&self, args: &AgentArgs) -> (LogFormat, u8) {
         let configured = match self.kube.text("logging.format").as_str() {

@@ -64,7 +64,7 @@ pub(super) fn names(paths: &Paths) -> Names {
         })
 }
 
-fn held(paths: &Paths) -> anyhow::Result<Held> {
+pub(super) fn held(paths: &Paths) -> anyhow::Result<Held> {
     let views = open(paths)?;
     let frontends = views.frontends()?;
     let backends = views.backends()?;
@@ -145,7 +145,7 @@ pub fn backends(which: &Which, view: &View) -> anyhow::Result<()> {
 pub fn maglev(service: &str, view: &View) -> anyhow::Result<()> {
     let held = held(&view.paths)?;
     known(&held.frontends, &held.names, service)?;
-    let rows = table_rows(&held, service);
+    let rows = table_rows(&held, Some(service));
     print(view, &rows, || tables_text(&rows))
 }
 
@@ -194,7 +194,7 @@ pub fn flush(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
     print(view, &done, || format!("{flows} flows are forgotten\n"))
 }
 
-fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
+pub(super) fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
     let row = |map: crate::bpf::views::MapView| MapRow {
         name: map.name.into(),
         holds: map.holds.into(),

@@ -3,6 +3,7 @@
 //! [`view`] and [`config`] are pure; [`addresses`] follows the kernel.
 
 pub mod addresses;
+pub mod devices;
 pub mod netfilter;
 pub mod route;
 
