@@ -183,6 +183,26 @@ fn the_program_needs_nothing_beside_it() {
     let version = format!("bascule {} ({})\n", label("version"), label("revision"));
     assert_eq!(run(&["--version"]), version);
     assert!(run(&["agent", "--help"]).contains("--node-name"));
+    for (file, words) in [
+        ("man/man1/bascule.1", "bascule\\-status(1)"),
+        (
+            "man/man1/bascule-conntrack-list.1",
+            "bascule conntrack list",
+        ),
+        (
+            "bash-completion/completions/bascule",
+            "complete -F _bascule",
+        ),
+        (
+            "fish/vendor_completions.d/bascule.fish",
+            "complete -c bascule",
+        ),
+        ("zsh/site-functions/_bascule", "#compdef bascule"),
+    ] {
+        let path = root.path().join("usr/share").join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
+        assert!(text.contains(words), "{file} has no {words}: {text}");
+    }
     let list = root.path().join("usr/share/doc/bascule/bascule.cdx.json");
     let list: Value = serde_json::from_slice(&fs::read(list).expect("a list of components"))
         .expect("the list is JSON");

@@ -137,6 +137,18 @@ while the agent is down, and changes nothing.")]
         /// The shell.
         shell: Shell,
     },
+    /// Write the manual pages, and the completions of bash, fish and zsh, where packages have them
+    #[command(after_help = "Examples:
+  bascule manual /usr/share
+  bascule manual /tmp/share && man /tmp/share/man/man1/bascule-status.1
+
+Makes man/man1, bash-completion/completions, fish/vendor_completions.d and zsh/site-functions.
+The container image has them in /usr/share.")]
+    Manual {
+        /// The directory that stands for /usr/share
+        #[arg(value_name = "DIR")]
+        share: PathBuf,
+    },
 }
 
 /// Where to look, and how to show it.

@@ -12,6 +12,7 @@ pub mod kube_flags;
 pub mod kubectl;
 pub mod list_args;
 pub mod maglev;
+pub mod manual;
 pub mod maps;
 pub mod resolve;
 pub mod rows;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
             Verdict::Degraded => ExitCode::from(DEGRADED),
             Verdict::Unknown => ExitCode::FAILURE,
         }),
+        Command::Manual { share } => manual::run(share).map(|()| ExitCode::SUCCESS),
         Command::Sysdump(args) => sysdump::run(args).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => top::run(args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
@@ -106,6 +108,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         | Command::Explain(_)
         | Command::Health(_)
         | Command::Status(_)
+        | Command::Manual { .. }
         | Command::Sysdump(_)
         | Command::Top(_)
         | Command::Completions { .. } => Ok(()),

@@ -1,7 +1,7 @@
 //! The static binary, and the list of what it is made of.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -23,6 +23,8 @@ pub(super) struct Built {
     pub(super) program: Vec<u8>,
     /// Its components: a bill of materials in CycloneDX's JSON.
     pub(super) components: Vec<u8>,
+    /// Manual pages and completions, by their paths below `usr/share`.
+    pub(super) manual: Vec<(String, Vec<u8>)>,
 }
 
 /// Builds the eBPF programs, and the agent that embeds them.
@@ -34,11 +36,12 @@ pub(super) fn build(nightly: &Nightly, arch: Arch, stamp: &Stamp) -> Result<Buil
     let auditable = ensure(&AUDITABLE)?;
     let cyclonedx = ensure(&CYCLONEDX)?;
     build::bpf(nightly)?;
-    cargo(&auditable, &target, stamp).run()?;
-    let path = target_dir()
-        .join(target.triple)
-        .join("release")
-        .join("bascule");
+    let path = compile(&auditable, &target, stamp)?;
+    // What the program says of itself is the same on every machine; it must run on this one.
+    let own = match Arch::native().filter(|native| *native != arch) {
+        Some(native) => compile(&auditable, &target::ensure(native)?, stamp)?,
+        None => path.clone(),
+    };
     let program = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let components = Sh::new(cyclonedx)
         .arg(&path)
@@ -47,7 +50,42 @@ pub(super) fn build(nightly: &Nightly, arch: Arch, stamp: &Stamp) -> Result<Buil
     Ok(Built {
         program,
         components: format!("{components}\n").into_bytes(),
+        manual: manual(&own)?,
     })
+}
+
+/// Compiles the program; returns where it is.
+fn compile(auditable: &PathBuf, target: &Target, stamp: &Stamp) -> Result<PathBuf> {
+    cargo(auditable, target, stamp).run()?;
+    let dir = target_dir().join(target.triple).join("release");
+    Ok(dir.join("bascule"))
+}
+
+/// What a program writes as its manual.
+fn manual(program: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let share = target_dir().join(format!("image/share.{}", std::process::id()));
+    let written = Sh::new(program).arg("manual").arg(&share).run();
+    let read = written.and_then(|()| {
+        let mut files = Vec::new();
+        read_below(&share, "", &mut files).context("the manual cannot be read")?;
+        Ok(files)
+    });
+    // It is of no use any more, whatever became of it.
+    let _ = fs::remove_dir_all(&share);
+    read
+}
+
+/// Reads the files of a directory and of those below it.
+fn read_below(dir: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.file_type()?.is_dir() {
+            true => read_below(&entry.path(), &format!("{name}/"), files)?,
+            false => files.push((name, fs::read(entry.path())?)),
+        }
+    }
+    Ok(())
 }
 
 fn cargo(auditable: &PathBuf, target: &Target, stamp: &Stamp) -> Sh {

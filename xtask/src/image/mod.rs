@@ -1,4 +1,4 @@
-//! `cargo xtask image`: a container image of one static binary, made without a container
+//! `cargo xtask image`: a container image of one static binary and its manual, made without a container
 //! engine, and the same bit for bit wherever the same commit is built by the same tools.
 
 mod binary;
@@ -92,7 +92,7 @@ fn assemble(built: &binary::Built, arch: Arch, stamp: &Stamp, name: &str) -> Res
         mode: 0o644,
         bytes,
     };
-    let files = vec![
+    let mut files = vec![
         File {
             path: oci::PROGRAM.trim_start_matches('/').to_owned(),
             mode: 0o755,
@@ -103,6 +103,8 @@ fn assemble(built: &binary::Built, arch: Arch, stamp: &Stamp, name: &str) -> Res
         file(format!("{doc}/LICENSE-GPL-2.0"), text("LICENSE-GPL-2.0")?),
         file(format!("{doc}/bascule.cdx.json"), built.components.clone()),
     ];
+    let manual = built.manual.iter();
+    files.extend(manual.map(|(name, bytes)| file(format!("usr/share/{name}"), bytes.clone())));
     let archive = oci::archive(files, &Description { arch, stamp, name })?;
     let size = archive.bytes.len() as u64;
     if size > LARGEST {

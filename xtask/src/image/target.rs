@@ -55,13 +55,17 @@ impl Arch {
         [native, own, &["clang"]].concat()
     }
 
-    fn is_native(self) -> bool {
-        let here = match std::env::consts::ARCH {
+    /// This machine's, if images can be made for it.
+    pub(super) fn native() -> Option<Self> {
+        match std::env::consts::ARCH {
             "x86_64" => Some(Self::Amd64),
             "aarch64" => Some(Self::Arm64),
             _ => None,
-        };
-        here == Some(self)
+        }
+    }
+
+    fn is_native(self) -> bool {
+        Self::native() == Some(self)
     }
 }
 
