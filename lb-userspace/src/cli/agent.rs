@@ -35,7 +35,7 @@ use crate::{
 pub fn run(args: &AgentArgs) -> anyhow::Result<()> {
     let resolved = resolve(args)?;
     let (format, verbose) = resolved.log(args);
-    log::init(format, verbose);
+    log::init(format, verbose, resolved.own.log_levels.as_deref());
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }

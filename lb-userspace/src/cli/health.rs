@@ -39,7 +39,7 @@ pub struct HealthArgs {
 /// # Errors
 /// Signals cannot be waited for.
 pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    log::init(args.log_format, args.verbose);
+    log::init(args.log_format, args.verbose, None);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use super::args::{AgentArgs, Sizes, port_range, size};
 use crate::{
     config::{self, Bascule, KubeProxy, Max},
-    log::LogFormat,
+    log::{self, LogFormat},
 };
 
 /// The configuration in force.
@@ -114,6 +114,7 @@ fn merge(args: &AgentArgs, file: Bascule) -> anyhow::Result<Bascule> {
         service_proxy_name: args.service_proxy_name.clone().or(file.service_proxy_name),
         takeover: args.takeover.or(file.takeover),
         metrics_detail: args.metrics_detail.or(file.metrics_detail),
+        log_levels: file.log_levels,
         max: merge_max(&args.sizes, file.max),
     };
     if let Some(range) = &merged.service_node_port_range {
@@ -121,6 +122,7 @@ fn merge(args: &AgentArgs, file: Bascule) -> anyhow::Result<Bascule> {
             .map_err(|e| anyhow!("{e}"))
             .context("serviceNodePortRange")?;
     }
+    log::check(merged.log_levels.as_deref()).map_err(|e| anyhow!("logLevels: {e}"))?;
     check_max(&merged.max)?;
     Ok(merged)
 }

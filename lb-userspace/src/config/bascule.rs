@@ -45,8 +45,8 @@ pub enum MetricsDetail {
     Backends,
 }
 
-/// `BasculeConfiguration` (`config.bascule.dev/v1alpha1`). Each field is a flag
-/// of `bascule agent`, which goes before it.
+/// `BasculeConfiguration` (`config.bascule.dev/v1alpha1`). Each field but the log's levels is
+/// a flag of `bascule agent`, which goes before it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Bascule {
@@ -95,6 +95,10 @@ pub struct Bascule {
     /// `--metrics-detail`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_detail: Option<MetricsDetail>,
+    /// Levels of the log by module, on top of what `$RUST_LOG` or `-v` says. A change of this
+    /// field alone takes effect in the agent that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_levels: Option<String>,
     /// `--max-frontends` and the others.
     #[serde(skip_serializing_if = "is_default")]
     pub max: Max,

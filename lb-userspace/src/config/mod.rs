@@ -27,7 +27,7 @@ use tokio::time;
 pub use bascule::{Bascule, Max, MetricsDetail, SocketLb, Xdp};
 pub use kube_proxy::{KubeProxy, Origin};
 
-use crate::watch::manifest::documents;
+use crate::{log, watch::manifest::documents};
 
 /// `apiVersion` and `kind` of kube-proxy's document.
 pub const KUBE_PROXY: (&str, &str) = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration");
@@ -160,22 +160,42 @@ pub fn write(kube_proxy: &KubeProxy, bascule: &Bascule) -> anyhow::Result<String
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Returns when the content of a file is another than `known`: an error, as with
-/// kube-proxy, which then ends and is started again. A file that is gone, as for
-/// a moment while it is replaced, is waited for.
+/// Returns when a file says something else than `known`: an error, as with kube-proxy, which
+/// then ends and is started again. The log's levels alone are taken over without that. A file
+/// that is gone, as for a moment while it is replaced, is waited for.
 ///
 /// # Errors
 /// The content has changed.
 pub async fn changed(path: &Path, known: &[u8]) -> anyhow::Result<()> {
+    let mut known = known.to_vec();
     loop {
         time::sleep(LOOK).await;
-        if let Ok(now) = tokio::fs::read(path).await
-            && now != known
-        {
+        let Ok(now) = tokio::fs::read(path).await else {
+            continue;
+        };
+        if now == known {
+            continue;
+        }
+        let Some(levels) = only_levels(&known, &now) else {
             bail!(
                 "the configuration {} has changed: the agent ends, to be started with it",
                 path.display()
             );
+        };
+        known = now;
+        let path = path.display();
+        match log::set_levels(levels.as_deref()) {
+            Ok(()) => tracing::info!(%path, ?levels, "the log has other levels now"),
+            Err(error) => tracing::warn!(%path, "logLevels: {error}; the levels stay as they were"),
         }
     }
+}
+
+/// The levels of the log that a configuration has, if nothing else is different.
+fn only_levels(known: &[u8], now: &[u8]) -> Option<Option<String>> {
+    let read = |bytes| parse(std::str::from_utf8(bytes).ok()?).ok();
+    let (mut before, mut after) = (read(known)?, read(now)?);
+    before.bascule.log_levels = None;
+    let levels = after.bascule.log_levels.take();
+    (before == after).then_some(levels)
 }

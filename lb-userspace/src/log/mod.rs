@@ -8,7 +8,7 @@ use std::{
     fmt::{self, Write as _},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, IsTerminal, Write as _},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Instant, SystemTime},
 };
@@ -26,6 +26,7 @@ use tracing_subscriber::{
     },
     layer::SubscriberExt,
     registry::{self, LookupSpan},
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -41,8 +42,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sets the process' logger up. `$RUST_LOG` goes before `verbose`.
-pub fn init(format: LogFormat, verbose: u8) {
+/// Sets the process' logger up. `$RUST_LOG` goes before `verbose`; `levels` come on top.
+pub fn init(format: LogFormat, verbose: u8, levels: Option<&str>) {
     let default = match verbose {
         // What the client of the API server meets is told by the watches, once.
         0 => "info,kube_client=off",
@@ -50,20 +51,59 @@ pub fn init(format: LogFormat, verbose: u8) {
         2 => "debug,hyper=info,tower=info",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let given = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let base = match filter(&given, None) {
+        Ok(_) if !given.is_empty() => given,
+        _ => default.to_owned(),
+    };
+    // The caller has checked the levels.
+    let first = filter(&base, levels).unwrap_or_else(|_| EnvFilter::new(default));
+    let (first, handle) = reload::Layer::new(first);
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let colour = io::stderr().is_terminal() && !no_colour;
     let shared = Shared::default();
     let layer = layer(format, (colour, verbose > 0), &shared, io::stderr);
+    let registry = tracing_subscriber::registry().with(layer).with(first);
     // A second call, as tests may make, leaves the first logger in place.
-    if tracing_subscriber::registry()
-        .with(layer)
-        .with(filter)
-        .try_init()
-        .is_ok()
-    {
+    if registry.try_init().is_ok() {
+        let set = move |levels: Option<&str>| {
+            let next = filter(&base, levels)?;
+            handle.reload(next).map_err(|error| error.to_string())
+        };
+        let _ = SET.set(Box::new(set));
         tell_repeats(shared);
     }
+}
+
+/// Gives the running logger other levels.
+type Set = Box<dyn Fn(Option<&str>) -> Result<(), String> + Send + Sync>;
+
+static SET: OnceLock<Set> = OnceLock::new();
+
+/// Changes the levels that come on top, while the process runs.
+///
+/// # Errors
+/// They are none; all levels stay as they were.
+pub fn set_levels(levels: Option<&str>) -> Result<(), String> {
+    SET.get().map_or(Ok(()), |set| set(levels))
+}
+
+/// Whether a text has levels, such as `lb_userspace::watch=debug`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(levels: Option<&str>) -> Result<(), String> {
+    filter("info", levels).map(drop)
+}
+
+fn filter(base: &str, levels: Option<&str>) -> Result<EnvFilter, String> {
+    let text = match levels {
+        Some(levels) => format!("{base},{levels}"),
+        None => base.to_owned(),
+    };
+    let parsed = EnvFilter::builder().parse(&text);
+    parsed
+        .map_err(|error| format!("{text:?}: {error}; write for example lb_userspace::watch=debug"))
 }
 
 /// The layer that writes lines to `writer`, with colours and with the names of modules.
