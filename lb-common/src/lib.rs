@@ -15,6 +15,7 @@ pub mod counters;
 pub mod hash;
 pub mod limits;
 pub mod maps;
+pub mod monitor;
 pub mod reason;
 pub mod schema;
 pub mod trace;

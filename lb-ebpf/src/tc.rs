@@ -12,7 +12,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
-use lb_common::Be16;
+use lb_common::{
+    Be16,
+    monitor::{hook, pack},
+};
 use lb_datapath::{
     Hook, Outcome, Packet, Step, Verdict,
     csum::Sum,
@@ -27,6 +30,7 @@ use crate::{
     dry,
     env::{Context, Live, lb_crc32c_times},
     maps::KernelMaps,
+    monitor::{lb_tc_look, lb_tc_tell, watched},
 };
 
 /// An skb. Where it comes from a local socket it is written by helpers only: a
@@ -160,19 +164,35 @@ impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
 /// From a pod.
 #[classifier]
 fn lb_pod_ingress(ctx: TcContext) -> i32 {
-    by_family(ctx.skb.skb, pod4, pod6)
+    run::<{ hook::POD }>(ctx.skb.skb, pod4, pod6)
 }
 
 /// From the network.
 #[classifier]
 fn lb_up_ingress(ctx: TcContext) -> i32 {
-    by_family(ctx.skb.skb, up4, up6)
+    run::<{ hook::UPLINK }>(ctx.skb.skb, up4, up6)
 }
 
 /// To a pod, and to the network: replies are the same to either.
 #[classifier]
 fn lb_egress(ctx: TcContext) -> i32 {
-    by_family(ctx.skb.skb, reply4, reply6)
+    run::<{ hook::EGRESS }>(ctx.skb.skb, reply4, reply6)
+}
+
+#[inline(always)]
+fn run<const HOOK: u8>(
+    ctx: *mut __sk_buff,
+    v4: impl FnOnce(*mut __sk_buff) -> i32,
+    v6: impl FnOnce(*mut __sk_buff) -> i32,
+) -> i32 {
+    let decided = watched(
+        ctx,
+        |ctx| lb_tc_look(ctx, u32::from(HOOK)),
+        |ctx| by_family(ctx, v4, v6).cast_unsigned(),
+        |ctx, decided, looked| lb_tc_tell(ctx, decided, looked),
+    );
+    // TC_ACT_UNSPEC is -1.
+    i32::from(decided as i8)
 }
 
 /// Bytes from the start of the frame within which every header lies that the
@@ -216,7 +236,7 @@ pub(crate) fn parts<F: Family, const DIRECT: bool, const DRY: bool>(
     (p, Live { ctx, hook })
 }
 
-/// What a function returns in place of an action for a packet without ports.
+/// What a function returns in place of what it decided ([`pack`]) for a packet without ports.
 const PORTLESS: i32 = i32::MIN;
 
 // One family has a stack frame of its own: together they would not fit. Packets without
@@ -231,7 +251,7 @@ macro_rules! paths {
             fn $name(ctx: *mut __sk_buff) -> i32 {
                 match $main(ctx) {
                     PORTLESS => $portless(ctx),
-                    action => action,
+                    decided => decided,
                 }
             }
 
@@ -276,10 +296,10 @@ impl Context for __sk_buff {
 
 #[inline(always)]
 fn act(outcome: Outcome, ctx: *mut __sk_buff) -> i32 {
-    match outcome.verdict {
+    let action = match outcome.verdict {
         // On to whatever program comes next, and to the stack.
         Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Portless => PORTLESS,
+        Verdict::Portless => return PORTLESS,
         Verdict::Drop => TC_ACT_SHOT,
         // SAFETY: the helpers only record where to send the skb.
         Verdict::TurnAround => unsafe { bpf_redirect(Context::ifindex(ctx), 0) as i32 },
@@ -289,5 +309,6 @@ fn act(outcome: Outcome, ctx: *mut __sk_buff) -> i32 {
         Verdict::RedirectNeigh => unsafe {
             bpf_redirect_neigh(outcome.ifindex, core::ptr::null_mut(), 0, 0) as i32
         },
-    }
+    };
+    pack(action.cast_unsigned(), outcome.reason).cast_signed()
 }

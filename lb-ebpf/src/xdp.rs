@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bytemuck::{NoUninit, Pod, checked::CheckedBitPattern};
-use lb_common::Be16;
+use lb_common::{Be16, Reason, monitor::pack};
 use lb_datapath::{
     Hook, Outcome, Packet, Step, Verdict,
     family::{Family, V4, V6},
@@ -19,6 +19,7 @@ use crate::{
     bytes::{self, MAX_OFF},
     env::{Context, Live, lb_crc32c_times},
     maps::KernelMaps,
+    monitor::{lb_xdp_look, lb_xdp_tell, watched},
 };
 
 /// An XDP frame.
@@ -31,7 +32,7 @@ pub(crate) struct XdpPacket {
 /// 32 bits, which they are for the compiler only: a register that holds one must
 /// be spilled whole.
 #[inline(always)]
-fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
+pub(crate) fn bounds(ctx: *mut xdp_md) -> (usize, usize) {
     // SAFETY: the kernel hands every XDP program a valid context.
     unsafe {
         (
@@ -116,15 +117,25 @@ impl Context for xdp_md {
 /// The uplink's XDP program.
 #[xdp]
 fn lb_xdp(ctx: XdpContext) -> u32 {
-    let p = XdpPacket::new(ctx.ctx);
+    watched(
+        ctx.ctx,
+        |ctx| lb_xdp_look(ctx),
+        by_family,
+        |ctx, decided, looked| lb_xdp_tell(ctx, decided, looked),
+    ) & 0xff
+}
+
+#[inline(always)]
+fn by_family(ctx: *mut xdp_md) -> u32 {
+    let p = XdpPacket::new(ctx);
     match p.read::<Be16>(12) {
-        Some(ethertype::IPV4) => v4(ctx.ctx),
-        Some(ethertype::IPV6) => v6(ctx.ctx),
-        _ => xdp_action::XDP_PASS,
+        Some(ethertype::IPV4) => v4(ctx),
+        Some(ethertype::IPV6) => v6(ctx),
+        _ => pack(xdp_action::XDP_PASS, Reason::NotOurs),
     }
 }
 
-/// What a function returns in place of an action for a packet without ports.
+/// What a function returns in place of what it decided ([`pack`]) for a packet without ports.
 const PORTLESS: u32 = u32::MAX;
 
 /// One family has a stack frame of its own: together they would not fit.
@@ -132,7 +143,7 @@ const PORTLESS: u32 = u32::MAX;
 fn v4(ctx: *mut xdp_md) -> u32 {
     match v4_main(ctx) {
         PORTLESS => lb_xdp4_rest(ctx),
-        action => action,
+        decided => decided,
     }
 }
 
@@ -140,7 +151,7 @@ fn v4(ctx: *mut xdp_md) -> u32 {
 fn v6(ctx: *mut xdp_md) -> u32 {
     match v6_main(ctx) {
         PORTLESS => lb_xdp6_rest(ctx),
-        action => action,
+        decided => decided,
     }
 }
 
@@ -206,9 +217,9 @@ where
 
 #[inline(always)]
 fn act(outcome: Outcome, ctx: *mut xdp_md) -> u32 {
-    match outcome.verdict {
+    let action = match outcome.verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Portless => PORTLESS,
+        Verdict::Portless => return PORTLESS,
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::TurnAround => xdp_action::XDP_TX,
         Verdict::Redirect if outcome.ifindex == Context::ifindex(ctx) => xdp_action::XDP_TX,
@@ -216,5 +227,6 @@ fn act(outcome: Outcome, ctx: *mut xdp_md) -> u32 {
         Verdict::Redirect => unsafe { bpf_redirect(outcome.ifindex, 0) as u32 },
         // `Hook::XDP` never asks for it.
         Verdict::RedirectNeigh => xdp_action::XDP_ABORTED,
-    }
+    };
+    pack(action, outcome.reason)
 }

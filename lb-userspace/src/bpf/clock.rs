@@ -66,7 +66,7 @@ fn nearest(low: u32, guess: u64) -> u64 {
 }
 
 /// Time since boot, without what was spent suspended, as jiffies count.
-fn uptime() -> Duration {
+pub(super) fn uptime() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

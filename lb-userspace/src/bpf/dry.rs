@@ -130,7 +130,7 @@ impl Dry {
             let elements = map.info().max_entries;
             Some((*table, elements, pins.map(*table)))
         });
-        let mut ebpf = load_object(object, maps, &Source::new(features, &settings.sizes))?;
+        let mut ebpf = load_object(object, maps, pins, &Source::new(features, &settings.sizes))?;
         let refused = |problem: String| Error::Program {
             program: NAME,
             problem,

@@ -78,6 +78,12 @@ pub enum Error {
         /// Its layout in the schema.
         expected: String,
     },
+    /// Nobody can look at packets.
+    #[error("{problem}")]
+    Monitor {
+        /// Why, and what to do.
+        problem: String,
+    },
     /// The kernel refused the object as a whole.
     #[error("the eBPF object could not be loaded: {problem}")]
     Object {

@@ -14,6 +14,7 @@ use super::{
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
     links::pinned,
     map::BpfMap,
+    monitor,
     pins::{Foreign, Pins, open_map, remove},
     probe::{Features, check_privileges, lift_memlock},
     programs::Programs,
@@ -100,7 +101,12 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let maps = plans
         .iter()
         .map(|plan| (plan.table, plan.elements, plan.path(&pins)));
-    let ebpf = load_object(object, maps, &Source::new(&features, &settings.sizes))?;
+    let ebpf = load_object(
+        object,
+        maps,
+        &pins,
+        &Source::new(&features, &settings.sizes),
+    )?;
     let maps = open_maps(&pins, &plans)?;
     let had = pinned(&pins.links())?;
     let has_xdp = had.iter().any(|link| is_xdp(&link.name));
@@ -217,6 +223,7 @@ impl Source {
 pub(super) fn load_object(
     object: &[u8],
     maps: impl Iterator<Item = (Table, u32, PathBuf)>,
+    pins: &Pins,
     source: &Source,
 ) -> Result<Ebpf, Error> {
     let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
@@ -233,6 +240,10 @@ pub(super) fn load_object(
     for (table, elements, path) in maps {
         loader.map_max_entries(table.name(), elements);
         loader.map_pin_path(table.name(), path);
+    }
+    monitor::clear_way(pins)?;
+    for map in lb_common::monitor::MAPS {
+        loader.map_pin_path(map.name, pins.monitor(map));
     }
     loader.load(object).map_err(|error| Error::Object {
         problem: chain(&error),
@@ -289,6 +300,11 @@ pub(super) fn clean_foreign(pins: &Pins, messages: &mut Vec<String>) -> Result<(
     for (path, kind) in pins.foreign()? {
         let path_text = path.display();
         let message = match kind {
+            Foreign::Monitor => {
+                // It has nothing that lasts.
+                remove(&path)?;
+                continue;
+            }
             Foreign::Version(table) if agent_owned(table) => {
                 remove(&path)?;
                 format!("{path_text}: a map of another version of Bascule, no longer used: removed")

@@ -31,6 +31,7 @@ mod links;
 mod load;
 mod map;
 mod mmap;
+pub mod monitor;
 mod namespaces;
 mod pins;
 mod probe;

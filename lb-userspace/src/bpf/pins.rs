@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lb_common::monitor::{self, MonitorMap};
+
 use super::{error::Error, map::BpfMap, sys, table::Table};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
@@ -64,6 +66,11 @@ impl Pins {
     /// Where a map is pinned until it takes its place.
     pub(super) fn staged_map(&self, table: Table) -> PathBuf {
         self.staged().join(table.name())
+    }
+
+    /// Where a map of the monitor is pinned.
+    pub(super) fn monitor(&self, map: MonitorMap) -> PathBuf {
+        self.dir.join(map.pin)
     }
 
     /// The directory of links.
@@ -131,6 +138,8 @@ impl Pins {
 pub(super) enum Foreign {
     /// A map of ours in another version of its layout.
     Version(Table),
+    /// A map of the monitor in another version of its layout.
+    Monitor,
     /// Nothing that we know.
     Unknown,
 }
@@ -138,6 +147,7 @@ pub(super) enum Foreign {
 /// What a name in the directory of pins stands for; `None` for what belongs there.
 fn foreign(name: &str) -> Option<Foreign> {
     if matches!(name, "links" | "programs" | "staged")
+        || monitor::MAPS.iter().any(|map| map.pin == name)
         || Table::ALL.iter().any(|table| table.name() == name)
     {
         return None;
@@ -150,6 +160,9 @@ fn foreign(name: &str) -> Option<Foreign> {
             .then(|| stem.to_owned())
     };
     let of = stem(name);
+    if of.is_some() && monitor::MAPS.iter().any(|map| stem(map.pin) == of) {
+        return Some(Foreign::Monitor);
+    }
     let table = Table::ALL
         .iter()
         .find(|table| of.is_some() && stem(table.name()) == of);
@@ -303,6 +316,8 @@ mod tests {
             foreign("lb_ct4_v17"),
             Some(Foreign::Version(Table::lb_ct4_v1))
         );
+        assert_eq!(foreign("lb_mon_ring_v1"), None);
+        assert_eq!(foreign("lb_mon_ring_v2"), Some(Foreign::Monitor));
         assert_eq!(foreign("lb_ct5_v1"), Some(Foreign::Unknown));
         assert_eq!(foreign("lb_frontends_vx"), Some(Foreign::Unknown));
         assert_eq!(foreign("mine"), Some(Foreign::Unknown));
