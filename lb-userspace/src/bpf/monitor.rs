@@ -152,10 +152,7 @@ impl Monitor {
 impl Drop for Monitor {
     fn drop(&mut self) {
         // If this fails the programs end it by themselves.
-        let off = self.control.update(&[0; 4], bytes_of(&Control::zeroed()));
-        if let Err(error) = off {
-            tracing::warn!("the programs tell on for some seconds: {error}");
-        }
+        let _ = self.control.update(&[0; 4], bytes_of(&Control::zeroed()));
     }
 }
 

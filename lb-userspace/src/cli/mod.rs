@@ -14,6 +14,7 @@ pub mod list_args;
 pub mod maglev;
 pub mod manual;
 pub mod maps;
+pub mod monitor;
 pub mod resolve;
 pub mod rows;
 mod secrets;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
         Command::Health(args) => health::run(args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Monitor(args) => monitor::run(args).map(|()| ExitCode::SUCCESS),
         Command::Status(view) => show::status(view).map(|verdict| match verdict {
             Verdict::Well => ExitCode::SUCCESS,
             Verdict::Degraded => ExitCode::from(DEGRADED),
@@ -107,6 +109,7 @@ fn list(command: &Command) -> anyhow::Result<()> {
         | Command::Cleanup { .. }
         | Command::Explain(_)
         | Command::Health(_)
+        | Command::Monitor(_)
         | Command::Status(_)
         | Command::Manual { .. }
         | Command::Sysdump(_)

@@ -89,7 +89,7 @@ pub(super) fn held(paths: &Paths) -> anyhow::Result<Held> {
 pub(super) type Names = BTreeMap<u32, ServicePortKey>;
 
 /// Fails where a name that the user gives is nobody's.
-fn known(
+pub(super) fn known(
     frontends: &[(FrontendKey, Frontend)],
     names: &Names,
     service: &str,
