@@ -16,6 +16,9 @@ const FLOWS: u32 = 1 << 16;
 /// Flows that no cache holds at all, and for which conntrack's default size has no room.
 const MOST_FLOWS: u32 = 1 << 19;
 
+/// Events that the monitor's ring has room for.
+const EVENTS: u32 = 1 << 10;
+
 /// What a program is compared with, behind the same front program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reference {
@@ -80,6 +83,27 @@ pub(super) struct Case {
     pub(super) reference: Reference,
     /// Most times of the reference that it may take.
     pub(super) target: Option<f64>,
+    /// Whether `bascule monitor` looks on.
+    pub(super) watched: Option<Watched>,
+}
+
+/// How packets are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watched {
+    /// Of so many packets one.
+    pub(super) every: u64,
+    /// Events that may be told of.
+    pub(super) budget: i64,
+}
+
+impl Watched {
+    /// Events of so many runs.
+    pub(super) fn events(self, runs: u32) -> u64 {
+        match self.budget {
+            0 => 0,
+            _ => u64::from(runs) / self.every,
+        }
+    }
 }
 
 /// Names of the programs.
@@ -112,7 +136,16 @@ impl Case {
             effect: Effect::Pass,
             reference: Reference::Empty,
             target: None,
+            watched: None,
         }
+    }
+
+    /// Somebody looks at one of so many packets, and may be told of so many.
+    fn watched(mut self, every: u64, budget: i64) -> Self {
+        self.watched = Some(Watched { every, budget });
+        // As many events as the ring has room for: nobody empties it meanwhile.
+        self.runs = self.runs.min(every as u32 * EVENTS);
+        self
     }
 
     /// Frames to an address that no service has.
@@ -217,6 +250,15 @@ fn xdp() -> Vec<Case> {
         case("none of ours, IPv6").to(STRANGER[1], 80).at_most(2.0),
         case("none of ours, to the node itself").to(NODE[0], 22),
         case("none of ours, the filter's false alarm").to(LOOKALIKE, 80),
+        case("monitored, beyond its limit")
+            .known(tcp4, L4::Ack, 1)
+            .watched(1, 0),
+        case("monitored, 1 packet in 1000")
+            .known(tcp4, L4::Ack, 1)
+            .watched(1000, i64::MAX),
+        case("monitored, each packet an event")
+            .known(tcp4, L4::Ack, 1)
+            .watched(1, i64::MAX),
         Case::new(COUNT, "one counter, and nothing else"),
     ]
 }

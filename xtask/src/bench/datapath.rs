@@ -185,8 +185,15 @@ fn once(kernel: &mut Kernel, case: &Case, plan: &Plan) -> Result<(f64, f64)> {
     let flows = (case.flows, REFERENCE / plan.divisor);
     let reference = kernel.run(case.hook, reference, &case.frame, flows)?;
     let before = kernel.carried(SERVICES)?;
+    kernel.watch(case.watched)?;
     let result = kernel.run(case.hook, case.program(), &case.frame, (case.flows, runs))?;
+    kernel.watch(None)?;
     let after = kernel.carried(SERVICES)?;
+    let (told, expected) = (kernel.told()?, case.watched.map_or(0, |w| w.events(runs)));
+    ensure!(
+        told == expected,
+        "the monitor was told of {told} packets and should be of {expected}"
+    );
     if plan.checked {
         check(case, runs, &result, &difference(&before, &after))?;
     }

@@ -4,14 +4,16 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Map, MapData, PerCpuArray, ProgramArray};
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Zeroable as _};
 use lb_common::conntrack::{buckets, elements};
+use lb_common::monitor::{CONTROL, Control, EVENTS, taken};
 use lb_common::schema::name;
 use lb_common::{PacketCounter, Reason, ServiceCounter};
 
+use super::cases::Watched;
 use super::frame::{Frame, Whole};
 use super::world;
 
@@ -213,6 +215,43 @@ impl Kernel {
                 .with_context(|| format!("cannot empty the map {name}"))?;
         }
         Ok(())
+    }
+
+    /// Looks at packets as `bascule monitor` does, or at none.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn watch(&mut self, watched: Option<Watched>) -> Result<()> {
+        let mut control = Control::zeroed();
+        // An object of before there was a monitor can be measured, too.
+        if watched.is_none() && self.lb.map(CONTROL.name).is_none() {
+            return Ok(());
+        }
+        if let Some(watched) = watched {
+            // A tick that does not come.
+            control.until = u64::from(u32::MAX);
+            control.over = taken::OVER;
+            control.every = watched.every;
+            control.budget = watched.budget;
+            control.reasons = u64::MAX;
+        }
+        world::put(&mut self.lb, CONTROL.name, 0, &control)
+    }
+
+    /// Packets that the monitor was told of since this was asked last.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn told(&mut self) -> Result<u64> {
+        let Some(map) = self.lb.map_mut(EVENTS.name) else {
+            return Ok(0);
+        };
+        let mut ring = RingBuf::try_from(map)?;
+        let mut events = 0;
+        while ring.next().is_some() {
+            events += 1;
+        }
+        Ok(events)
     }
 
     /// The maps of the datapath.
