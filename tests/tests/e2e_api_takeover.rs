@@ -223,9 +223,12 @@ fn waits_for_kube_proxy(node: &Node, api: &ApiServer<'_>, agent: &Agent, proxy: 
     assert!(listed.contains("left to the kernel"), "{listed}");
     proxy.kill();
     eventually(WITHIN, || {
-        let status = node.bascule(&["status"]).out;
-        let gone = status.contains(pod) && !status.contains(&process);
-        gone.then_some(()).ok_or(status)
+        // Of the whole the last errors of the log still name the process.
+        let said = node.bascule(&["status", "--json"]).out;
+        let status: Value = serde_json::from_str(&said).expect("JSON");
+        let problems = status["agent"]["problems"].to_string();
+        let gone = problems.contains(pod) && !problems.contains(&process);
+        gone.then_some(()).ok_or(problems)
     });
     api.delete(&[pod_object()]);
     agent.says(&["kube-proxy's rules are gone"]);
