@@ -56,7 +56,7 @@ impl<A: Attach> Cover<A> {
             }
         }
         for (index, (role, reason)) in wanted {
-            self.serve(index, role, reason);
+            self.cover(index, role, reason);
         }
     }
 
