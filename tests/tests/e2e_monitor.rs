@@ -10,7 +10,8 @@ use bascule_tests::e2e::pod::Pod;
 use bascule_tests::e2e::proto::How;
 use bascule_tests::e2e::world::World;
 use bascule_tests::e2e::{beside, eventually};
-use lb_userspace::bpf::{Settings, monitor};
+use lb_common::Reason;
+use lb_userspace::bpf::{Settings, monitor, views::Views};
 use serde_json::{Value, json};
 
 const WEB: &str = "10.97.0.10:80";
@@ -102,7 +103,11 @@ fn a_connection_is_seen_from_its_first_packet_to_its_last() {
         let names = (&row["service"], &row["frontend"]);
         assert_eq!(names, (&json!("default/web:tcp"), &json!(WEB)), "{row}");
     }
-    let [new] = of(&rows, "new_flow")[..] else {
+    check(&rows, &pods, &client);
+}
+
+fn check(rows: &[Value], pods: &[Pod], client: &Pod) {
+    let [new] = of(rows, "new_flow")[..] else {
         panic!("{rows:?}")
     };
     let backends: Vec<Value> = pods
@@ -127,9 +132,9 @@ fn a_connection_is_seen_from_its_first_packet_to_its_last() {
             &json!("passed")
         )
     );
-    let replies = of(&rows, "reply");
+    let replies = of(rows, "reply");
     assert!(
-        !replies.is_empty() && !of(&rows, "established").is_empty(),
+        !replies.is_empty() && !of(rows, "established").is_empty(),
         "{rows:?}"
     );
     for reply in replies {
@@ -219,7 +224,7 @@ fn a_monitor_that_is_killed_does_not_leave_the_datapath_telling() {
     // An agent that starts again takes the maps over.
     agent.kill();
     agent = node.agent(&["--socket-lb", "host"]);
-    assert!(is_on(&node));
+    eventually(SOON, || is_on(&node).then_some(()).ok_or_else(String::new));
     assert_eq!(looking.signal(libc::SIGKILL), None);
     assert!(is_on(&node));
     eventually(SOON, || {
@@ -243,6 +248,11 @@ fn a_limit_bounds_what_is_told_and_the_rest_is_counted() {
     client.peer.dial(WEB, How::Tcp, 200).well().unwrap();
     let rows = looking.shown();
     let said = std::fs::read_to_string(node.path("monitor.err")).unwrap();
+    let reasons = Views::open(&settings(&node)).unwrap().reasons().unwrap();
+    let opened = reasons
+        .iter()
+        .find(|(reason, _)| *reason == Reason::NewFlow);
+    assert_eq!(opened.map(|(_, counter)| counter.packets), Some(200));
     assert!(rows.len() >= 5 && rows.len() < 200, "{}", rows.len());
     let end = format!(
         "bascule: {} events shown, {} lost\n",

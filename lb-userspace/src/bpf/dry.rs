@@ -130,7 +130,8 @@ impl Dry {
             let elements = map.info().max_entries;
             Some((*table, elements, pins.map(*table)))
         });
-        let mut ebpf = load_object(object, maps, pins, &Source::new(features, &settings.sizes))?;
+        // It tells no monitor of anything.
+        let mut ebpf = load_object(object, maps, None, &Source::new(features, &settings.sizes))?;
         let refused = |problem: String| Error::Program {
             program: NAME,
             problem,

@@ -104,7 +104,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let ebpf = load_object(
         object,
         maps,
-        &pins,
+        Some(&pins),
         &Source::new(&features, &settings.sizes),
     )?;
     let maps = open_maps(&pins, &plans)?;
@@ -219,11 +219,12 @@ impl Source {
 }
 
 /// Opens an object with pinned maps, each with its elements, which are made where there
-/// are none. No program is loaded yet.
+/// are none, and those of the monitor. aya writes zeros to the latter's `.bss`, pinned or not: a
+/// monitor asks again within 50 ms. No program is loaded yet.
 pub(super) fn load_object(
     object: &[u8],
     maps: impl Iterator<Item = (Table, u32, PathBuf)>,
-    pins: &Pins,
+    monitored: Option<&Pins>,
     source: &Source,
 ) -> Result<Ebpf, Error> {
     let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
@@ -241,9 +242,11 @@ pub(super) fn load_object(
         loader.map_max_entries(table.name(), elements);
         loader.map_pin_path(table.name(), path);
     }
-    monitor::clear_way(pins)?;
-    for map in lb_common::monitor::MAPS {
-        loader.map_pin_path(map.name, pins.monitor(map));
+    if let Some(pins) = monitored {
+        monitor::clear_way(pins)?;
+        for map in lb_common::monitor::MAPS {
+            loader.map_pin_path(map.name, pins.monitor(map));
+        }
     }
     loader.load(object).map_err(|error| Error::Object {
         problem: chain(&error),
