@@ -173,8 +173,6 @@ fn look<C: Frame>(ctx: *mut C, hook: u8) -> u64 {
     };
     // SAFETY: as in `is_due`.
     let event = unsafe { &mut (*watch).event };
-    // SAFETY: the helper has no arguments and cannot fail.
-    event.time = unsafe { bpf_ktime_get_ns() };
     (event.device, event.len) = C::place(ctx);
     event.hook = hook;
     C::copy(ctx, &raw mut event.before);
@@ -208,12 +206,15 @@ fn tell<C: Frame>(ctx: *mut C, decided: u32, looked: u64) {
         return;
     }
     let event = &mut watch.event;
+    // SAFETY: the helper has no arguments and cannot fail.
+    event.time = unsafe { bpf_ktime_get_ns() };
     event.reason = reason as u8;
     event.action = decided as u8;
     (_, event.len_after) = C::place(ctx);
     C::copy(ctx, &raw mut event.after);
+    let event: &Event = event;
     // Who looks comes by itself: to wake somebody would cost more than all the rest.
-    match lb_mon_ring_v1.output(&*event, u64::from(BPF_RB_NO_WAKEUP)) {
+    match lb_mon_ring_v1.output(event, u64::from(BPF_RB_NO_WAKEUP)) {
         Ok(()) => spend(),
         Err(_) => watch.full += 1,
     }
