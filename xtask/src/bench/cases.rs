@@ -94,13 +94,15 @@ pub(super) struct Watched {
     pub(super) every: u64,
     /// Events that may be told of.
     pub(super) budget: i64,
+    /// Bits of the reasons that are wanted.
+    pub(super) reasons: u64,
 }
 
 impl Watched {
     /// Events of so many runs.
     pub(super) fn events(self, runs: u32) -> u64 {
-        match self.budget {
-            0 => 0,
+        match (self.budget, self.reasons) {
+            (0, _) | (_, 0) => 0,
             _ => u64::from(runs) / self.every,
         }
     }
@@ -142,9 +144,24 @@ impl Case {
 
     /// Somebody looks at one of so many packets, and may be told of so many.
     fn watched(mut self, every: u64, budget: i64) -> Self {
-        self.watched = Some(Watched { every, budget });
+        let reasons = u64::MAX;
+        self.watched = Some(Watched {
+            every,
+            budget,
+            reasons,
+        });
         // As many events as the ring has room for: nobody empties it meanwhile.
         self.runs = self.runs.min(every as u32 * EVENTS);
+        self
+    }
+
+    /// Somebody looks at each packet, and wants packets of another kind.
+    fn watched_in_vain(mut self) -> Self {
+        self.watched = Some(Watched {
+            every: 1,
+            budget: i64::MAX,
+            reasons: 0,
+        });
         self
     }
 
@@ -253,6 +270,9 @@ fn xdp() -> Vec<Case> {
         case("monitored, beyond its limit")
             .known(tcp4, L4::Ack, 1)
             .watched(1, 0),
+        case("monitored, each packet looked at in vain")
+            .known(tcp4, L4::Ack, 1)
+            .watched_in_vain(),
         case("monitored, 1 packet in 1000")
             .known(tcp4, L4::Ack, 1)
             .watched(1000, i64::MAX),

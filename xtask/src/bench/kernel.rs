@@ -233,7 +233,7 @@ impl Kernel {
             control.over = taken::OVER;
             control.every = watched.every;
             control.budget = watched.budget;
-            control.reasons = u64::MAX;
+            control.reasons = watched.reasons;
         }
         world::put(&mut self.lb, CONTROL.name, 0, &control)
     }
