@@ -88,6 +88,14 @@ pub struct Datapath {
     pub left: u64,
 }
 
+impl Datapath {
+    /// The socket hooks that are not attached, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (&str, &str)> {
+        let hooks = self.sockets.iter();
+        hooks.filter_map(|hook| Some((hook.program.as_str(), hook.error.as_deref()?)))
+    }
+}
+
 /// How the agent is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {

@@ -62,8 +62,8 @@ impl<D: Dataplane> Core<D> {
             return None;
         }
         if described != self.described {
-            let failed = described.sockets.iter().filter(|hook| hook.error.is_some());
-            metrics.socket_hooks_failed.set(failed.count() as i64);
+            let failed = described.refused().count() as i64;
+            metrics.socket_hooks_failed.set(failed);
             let devices = described.devices.iter();
             metrics.set_devices(devices.map(|d| (d.role.as_str(), d.hooks.as_str())));
         }

@@ -143,12 +143,11 @@ fn hooks(datapath: &Datapath) -> Vec<Finding> {
             "correct what the kernel names: hooks are tried again when the device changes",
         )
     });
-    let sockets = datapath.sockets.iter().filter_map(|hook| {
-        let why = hook.error.as_ref()?;
-        Some(Finding::new(
-            format!("the socket hook {} is not attached: {why}", hook.program),
+    let sockets = datapath.refused().map(|(program, why)| {
+        Finding::new(
+            format!("the socket hook {program} is not attached: {why}"),
             "correct that and restart the agent, or give --socket-lb off: packets are served then",
-        ))
+        )
     });
     devices.chain(sockets).collect()
 }

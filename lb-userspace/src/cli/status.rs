@@ -267,17 +267,15 @@ fn sockets_text(datapath: &Datapath, text: &mut String, colour: bool) {
         // An agent of a version that did not say it.
         _ => return,
     };
-    let all = datapath.sockets.iter();
-    let (well, failed): (Vec<_>, Vec<_>) = all.partition(|hook| hook.error.is_none());
-    let names: Vec<&str> = well.iter().map(|hook| hook.program.as_str()).collect();
+    let well = datapath.sockets.iter().filter(|hook| hook.error.is_none());
+    let names: Vec<&str> = well.map(|hook| hook.program.as_str()).collect();
     text.push_str(&format!("Sockets   {served}\n"));
     if !names.is_empty() {
         text.push_str(&format!("          {}\n", names.join(" ")));
     }
-    for hook in failed {
+    for (program, why) in datapath.refused() {
         let word = paint("not attached", Mood::Bad, colour);
-        let why = hook.error.as_deref().unwrap_or_default();
-        text.push_str(&format!("          {} {word}: {why}\n", hook.program));
+        text.push_str(&format!("          {program} {word}: {why}\n"));
     }
 }
 
