@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod netfilter;
 mod netlink;
 pub mod node;
+mod signals;
 pub mod source;
 pub mod store;
 pub mod watch;

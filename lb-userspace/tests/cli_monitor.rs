@@ -10,9 +10,12 @@ use lb_common::{
     monitor::{Event, SNAP, hook},
     proto, scope,
 };
-use lb_userspace::cli::monitor::{
-    pcapng,
-    told::{Served, Told, after, before, tell},
+use lb_userspace::cli::{
+    monitor::{
+        pcapng,
+        told::{Told, after, before, tell},
+    },
+    rows::Served,
 };
 
 type End = (&'static str, u16);

@@ -14,23 +14,9 @@ use lb_userspace::bpf::{
     views::Views,
 };
 
-/// Loads the datapath, and waits until every device has the hooks that it keeps; what the
-/// maps hold does not matter here.
+/// Loads the datapath; what the maps hold does not matter here.
 fn load(node: &Node, settings: &Settings) -> Datapath {
-    let datapath = node.load(settings).0;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let devices = datapath.status().devices;
-        let waits = |device: &DeviceState| {
-            let hooks = device.hooks.as_ref();
-            hooks.is_none_or(|hooks| hooks.xdp_reason.ends_with("follow"))
-        };
-        if !devices.iter().any(waits) {
-            return datapath;
-        }
-        assert!(Instant::now() < deadline, "{devices:?}");
-        sleep(Duration::from_millis(2));
-    }
+    node.load(settings).0
 }
 
 /// What serves a device, as (hook, program): from the kernel's list of TCX
@@ -113,10 +99,10 @@ fn pods_and_uplinks_are_told_apart_and_new_pods_are_covered_in_time() {
     node.netns
         .exec("ip addr add 192.0.2.2/24 dev up0; ip route add default via 192.0.2.1")
         .unwrap();
-    let datapath = node.load(&node.settings()).0;
+    let datapath = load(&node, &node.settings());
     // What was there is covered when loading returns.
     assert_eq!(attached(&node, "up0"), pairs(&UPLINK_TCX));
-    let up = wait_for(&datapath, "up0", has_links).unwrap();
+    let up = wait_for(&datapath, "up0", |found| found.is_some()).unwrap();
     assert_eq!(
         (up.role, up.reason.as_str()),
         (Role::Uplink, "a default route leads out by it")

@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
-use bascule_tests::e2e::eventually;
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{service, with_pods};
 use bascule_tests::e2e::proto::How;
@@ -69,10 +67,7 @@ fn what_the_page_shows_is_what_bpftool_prints() {
         .well()
         .unwrap();
     let pins = node.bpffs().join("bascule");
-    eventually(Duration::from_secs(20), || {
-        let loaded = pins.join("programs/lb_dry").exists();
-        loaded.then_some(()).ok_or("lb_dry is not there".to_owned())
-    });
+    node.can_explain();
     let commands = commands(&page);
     assert!(commands.len() > MAPS.len(), "{}", commands.len());
     let pins = pins.to_str().expect("a path in UTF-8");

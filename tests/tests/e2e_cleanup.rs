@@ -152,13 +152,10 @@ fn objects(node: &Node) -> (Vec<u64>, Vec<u64>) {
     (ids("map", &dir, "id"), programs)
 }
 
-/// The socket hooks are eight, the maps thirteen.
-const MANY: usize = 10;
-
 /// Waits until the kernel has let go of all of them.
 fn are_gone(node: &Node, (maps, programs): &(Vec<u64>, Vec<u64>)) {
     assert!(
-        maps.len() > MANY && programs.len() > MANY,
+        maps.len() > 10 && programs.len() > 10,
         "{maps:?} {programs:?}"
     );
     let all = maps.iter().map(|id| ("map", id));
@@ -194,15 +191,8 @@ fn a_node_is_what_it_was() {
     c.node.host().dial(VIP, How::Tcp, 3).well().unwrap();
     let late = c.node.pod(9);
     drop(late);
-    // Devices get their links, and the dry program is loaded, when nothing stirs.
-    let held = eventually(Duration::from_secs(10), || {
-        let held = objects(&c.node);
-        let all = held.1.len() > MANY;
-        let dry = c.node.bpffs().join("bascule/programs/lb_dry").exists();
-        (all && dry)
-            .then_some(held)
-            .ok_or("links are missing".to_owned())
-    });
+    c.node.can_explain();
+    let held = objects(&c.node);
     agent.kill();
     c.client.peer.dial(VIP, How::Tcp, 3).well().unwrap();
 

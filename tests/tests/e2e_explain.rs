@@ -1,8 +1,6 @@
 //! `bascule explain` on a node that serves: what it says is what then happens, and nothing
 //! happens by saying it.
 
-use std::time::{Duration, Instant};
-
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{dual, node_ports, with_pods};
 use bascule_tests::e2e::pod::Pod;
@@ -10,22 +8,10 @@ use bascule_tests::e2e::proto::How;
 use bascule_tests::e2e::world::World;
 use serde_json::{Value, json};
 
-/// The program is loaded a moment after the agent serves.
-const SOON: Duration = Duration::from_secs(20);
-
 fn explain(node: &Node, words: &[&str]) -> Value {
-    let words = [&["explain", "--json"], words].concat();
-    let deadline = Instant::now() + SOON;
-    loop {
-        let said = node.bascule(&words);
-        let loading = said
-            .err
-            .contains("the agent loads it a moment after its start");
-        if !loading || Instant::now() > deadline {
-            return said.json();
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    node.can_explain();
+    node.bascule(&[&["explain", "--json"], words].concat())
+        .json()
 }
 
 fn step(told: &Value, step: &str) -> String {

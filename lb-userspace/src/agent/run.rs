@@ -15,13 +15,7 @@ use std::{
 };
 
 use lb_plan::Planner;
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::JoinSet,
-    time,
-};
+use tokio::{runtime, sync::mpsc, task::JoinSet, time};
 
 use super::{
     core::{Core, Input, Setup, Shared},
@@ -38,6 +32,7 @@ use crate::{
     http,
     metrics::{self, Exposition},
     node::{self, Facts, Kernel, netfilter},
+    signals,
     source::dir::Dir,
     watch::{self, reflect},
 };
@@ -176,11 +171,9 @@ fn start<D: Dataplane + Send + 'static>(
 
 /// Waits for a signal, or for a task that cannot go on.
 async fn until_ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let signal = signals::ended()?;
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("ended by SIGTERM; the programs and maps serve on"),
-        _ = interrupt.recv() => tracing::info!("ended by SIGINT; the programs and maps serve on"),
+        name = signal => tracing::info!("ended by {name}; the programs and maps serve on"),
         ended = tasks.join_next() => match ended {
             Some(Ok(result)) => return result,
             Some(Err(error)) => anyhow::bail!("a part of the agent has ended: {error}"),

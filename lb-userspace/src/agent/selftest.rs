@@ -7,13 +7,11 @@ use super::{
     core::Core,
     dataplane::{Dataplane, NodeProblem},
 };
-use crate::bpf::examine::Finding;
+use crate::bpf::{examine::Finding, frame::CLIENT_PORT};
 
 /// Frontends that are examined in a tick: a service has some four, so that 10,000 services
 /// take three quarters of an hour. An examination takes some 20 µs.
 const SAMPLE: usize = 16;
-/// The first of the ports that clients dial from (RFC 6335, section 6).
-const FIRST_PORT: u16 = 49_152;
 
 /// Where the self-test stands.
 #[derive(Debug, Default)]
@@ -59,7 +57,7 @@ impl<D: Dataplane> Core<D> {
     }
 
     fn examine(&mut self, expected: &Expectation) -> bool {
-        let port = FIRST_PORT + (self.ticks % 16_384) as u16;
+        let port = CLIENT_PORT + (self.ticks % 16_384) as u16;
         let metrics = &self.shared.metrics;
         metrics.examined.inc();
         match self.dataplane.examine(expected, port) {

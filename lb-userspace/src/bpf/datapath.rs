@@ -23,7 +23,7 @@ use super::{
     kernel::KernelStore,
     layout::{agent_owned, carry_over},
     links::{Attached, Place, attach, end, pinned},
-    load::{Loaded, Staged, clean_foreign, load, map_error},
+    load::{Loaded, Source, Staged, clean_foreign, load, map_error},
     pins::{Pins, open_cgroup},
     probe::Features,
     programs::{Programs, SOCKET},
@@ -174,8 +174,14 @@ impl Datapath {
     /// Loads the dry program on a thread of its own: nothing that serves waits for it.
     /// Does nothing after the first time.
     pub fn load_dry(&mut self) {
-        let start = || dry::in_background(OBJECT, &self.pins, &self.settings, &self.features);
-        self.dry.get_or_insert_with(start);
+        if self.dry.is_some() {
+            return;
+        }
+        let elements = |table: &Table| (*table, self.map(*table).info().max_entries);
+        let maps = Table::ALL.iter().map(elements).collect();
+        let source = Source::new(&self.features, &self.settings.sizes);
+        let loading = dry::in_background(OBJECT, maps, self.pins.clone(), source);
+        self.dry = Some(loading);
     }
 
     /// The dry program, once it is loaded.

@@ -3,23 +3,22 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
 };
 
-use aya::programs::SchedClassifier;
-use aya_obj::generated::bpf_cmd;
 use lb_common::{Reason, trace};
 
 use super::{
-    error::{Error, chain},
+    error::Error,
     load::{Source, load_object},
     pins::{Pins, pin_error, remove},
-    probe::Features,
+    prog::run_on,
+    programs::{absent, load_one},
     settings::Settings,
-    sys::{self, bpf},
+    sys,
     table::Table,
 };
 
@@ -97,52 +96,25 @@ const MARK: usize = 2;
 const IFINDEX: usize = 10;
 const CB: usize = 12;
 
-/// The part of `union bpf_attr` that is for `BPF_PROG_TEST_RUN`.
-#[repr(C)]
-struct RunAttr {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-}
-
 /// Bytes that a frame can grow by: an ICMP error has another header before it.
 const GROWTH: usize = 256;
 
 impl Dry {
-    /// Loads the program with the pinned maps, and pins it in the place of an earlier one.
-    pub(super) fn load(
+    /// Loads the program with maps, each with its elements, that are pinned, and pins it in
+    /// the place of an earlier one.
+    fn load(
         object: &[u8],
+        maps: &[(Table, u32)],
         pins: &Pins,
-        settings: &Settings,
-        features: &Features,
+        source: &Source,
     ) -> Result<Self, Error> {
-        let maps = Table::ALL.iter().filter_map(|table| {
-            let map = pins.open(*table, 0).ok()??;
-            let elements = map.info().max_entries;
-            Some((*table, elements, pins.map(*table)))
-        });
+        let maps = maps
+            .iter()
+            .map(|(table, elements)| (*table, *elements, pins.map(*table)));
         // It tells no monitor of anything.
-        let mut ebpf = load_object(object, maps, None, &Source::new(features, &settings.sizes))?;
-        let refused = |problem: String| Error::Program {
-            program: NAME,
-            problem,
-        };
-        let program = ebpf.program_mut(NAME);
-        let program = program.ok_or_else(|| refused("the eBPF object does not have it".into()))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|e| refused(chain(&e)))?;
-        program.load().map_err(|e| refused(chain(&e)))?;
-        let fd = program.fd().map_err(|e| refused(chain(&e)))?;
-        let fd = fd.as_fd().try_clone_to_owned();
-        let fd = fd.map_err(|e| refused(e.to_string()))?;
+        let mut ebpf = load_object(object, maps, None, source)?;
+        let program = ebpf.program_mut(NAME).ok_or_else(|| absent(NAME))?;
+        let fd = load_one(NAME, program)?;
         pin(fd.as_fd(), pins)?;
         Ok(Self(fd))
     }
@@ -175,7 +147,7 @@ impl Dry {
             }
         };
         let mut frame = vec![0; question.frame.len() + GROWTH];
-        let (returned, len) = self.run(question.frame, &mut frame, &mut skb)?;
+        let (returned, len) = run_on(self.0.as_fd(), question.frame, &mut frame, &mut skb)?;
         frame.truncate(len);
         let (verdict, reason) = trace::decode(returned).ok_or_else(|| {
             io::Error::other(format!(
@@ -200,28 +172,6 @@ impl Dry {
             frame,
         })
     }
-
-    /// Runs the program once: what it returns, and the length of the frame.
-    fn run(&self, input: &[u8], output: &mut [u8], skb: &mut Skb) -> io::Result<(u32, usize)> {
-        let question = *skb;
-        let mut attr = RunAttr {
-            prog_fd: self.0.as_raw_fd() as u32,
-            retval: 0,
-            data_size_in: input.len() as u32,
-            data_size_out: output.len() as u32,
-            data_in: input.as_ptr() as u64,
-            data_out: output.as_mut_ptr() as u64,
-            repeat: 1,
-            duration: 0,
-            ctx_size_in: size_of::<Skb>() as u32,
-            ctx_size_out: size_of::<Skb>() as u32,
-            ctx_in: question.as_ptr() as u64,
-            ctx_out: skb.as_mut_ptr() as u64,
-        };
-        // SAFETY: the buffers outlive the call and are as long as they are said to be.
-        unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }?;
-        Ok((attr.retval, attr.data_size_out as usize))
-    }
 }
 
 /// The nice value of what can wait for everything else.
@@ -231,17 +181,16 @@ const IDLE: libc::c_int = 19;
 /// for it.
 pub(super) fn in_background(
     object: &'static [u8],
-    pins: &Pins,
-    settings: &Settings,
-    features: &Features,
+    maps: Vec<(Table, u32)>,
+    pins: Pins,
+    source: Source,
 ) -> Arc<OnceLock<Dry>> {
     let loaded = Arc::new(OnceLock::new());
     let cell = loaded.clone();
-    let (pins, settings, features) = (pins.clone(), settings.clone(), features.clone());
     let load = move || {
         // SAFETY: the call takes numbers only; on Linux they mean this thread.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, IDLE) };
-        match Dry::load(object, &pins, &settings, &features) {
+        match Dry::load(object, &maps, &pins, &source) {
             Ok(dry) => drop(cell.set(dry)),
             Err(error) => tracing::warn!("{error}; nothing can be explained"),
         }

@@ -13,8 +13,8 @@ use lb_plan::Expectation;
 use super::{
     Datapath,
     dry::{Decision, Dry, How, Origin, Question},
-    failure::protocol_name,
-    frame::{Ends, first},
+    failure::{endpoint, scope_name},
+    frame::{Ends, LOOPBACK, first},
     store::values_of,
     table::Table,
 };
@@ -30,8 +30,6 @@ pub enum Finding {
     Astray(String),
 }
 
-/// The loopback device is everywhere, and has no link address.
-const DEVICE: (u32, [u8; 6]) = (1, [0; 6]);
 /// Clients that nobody is: of the networks for benchmarks (RFC 2544, RFC 5180).
 const CLIENTS: (Ipv4Addr, Ipv6Addr) = (
     Ipv4Addr::new(198, 18, 0, 1),
@@ -107,12 +105,8 @@ fn is_member(expected: &Expectation, id: u32) -> bool {
 /// A frontend as users write it.
 fn place(expected: &Expectation) -> String {
     let key = &expected.key;
-    let at = SocketAddr::new(key.addr.into(), key.port.get());
-    let protocol = protocol_name(key.proto);
-    match key.scope {
-        scope::EXTERNAL => format!("{at}/{protocol}, external"),
-        _ => format!("{at}/{protocol}, internal"),
-    }
+    let at = endpoint(key.addr, key.port, key.proto);
+    format!("{at}, {}", scope_name(key.scope))
 }
 
 /// What the dry program decides otherwise.
@@ -127,12 +121,12 @@ fn astray(dry: &Dry, expected: &Expectation, port: u16) -> io::Result<Option<Str
         to,
         proto: expected.key.proto,
     };
-    let Some(frame) = first(&ends, DEVICE.1) else {
+    let Some(frame) = first(&ends, LOOPBACK.1) else {
         return Ok(None);
     };
     let decision = dry.ask(&Question {
         frame: &frame,
-        device: DEVICE.0,
+        device: LOOPBACK.0,
         origin: match expected.key.scope {
             scope::EXTERNAL => Origin::Uplink,
             _ => Origin::Pod,

@@ -7,6 +7,10 @@ use lb_common::proto;
 
 /// Whoever sends a packet: locally administered, and nobody's.
 const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+/// Index and link address of the loopback device, which is in every namespace.
+pub const LOOPBACK: (u32, [u8; 6]) = (1, [0; 6]);
+/// The first of the ports that clients dial from (RFC 6335, section 6).
+pub const CLIENT_PORT: u16 = 49_152;
 /// What Linux sends.
 const TTL: u8 = 64;
 

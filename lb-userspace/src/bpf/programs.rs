@@ -121,7 +121,7 @@ impl Programs {
     }
 }
 
-fn absent(program: &'static str) -> Error {
+pub(super) fn absent(program: &'static str) -> Error {
     Error::Program {
         program,
         problem: "the eBPF object does not have it; build it with: cargo xtask build".to_owned(),
@@ -158,7 +158,7 @@ fn load_all(
     })
 }
 
-fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error> {
+pub(super) fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error> {
     let refused = |error: ProgramError| Error::Program {
         program: name,
         problem: explain(&error),

@@ -11,31 +11,34 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
-use lb_common::{Be16, Frontend, FrontendKey, NodeConfig, Reason, node_flags, proto, scope};
+use lb_common::{Frontend, NodeConfig, Reason, node_flags, proto, scope};
 
 use self::{
-    ends::{From, Served, To},
+    ends::{From, To},
     story::{Explanation, Hop, tell, text},
 };
 use super::{
     agent::cgroup2,
     args::{Paths, View},
-    rows::service_name,
+    rows::Served,
     show::{names, open, print},
     text::wants_colour,
 };
 use crate::{
     agent::{
         kernel::pins,
-        state::{Device, StateDir},
+        state::{self, StateDir},
     },
     bpf::{
         cookies,
         dry::{Dry, Origin, Question},
-        frame::{Ends, first},
-        views::{LinkView, Views},
+        frame::{CLIENT_PORT, Ends, LOOPBACK, first},
+        views::Views,
     },
-    node::route::{Link, links, way_to},
+    node::{
+        devices::{Device, devices, name_of},
+        route::way_to,
+    },
     watch::pods,
 };
 
@@ -78,8 +81,6 @@ impl Proto {
     }
 }
 
-/// A port that a client may have (RFC 6335, section 6).
-const CLIENT_PORT: u16 = 49152;
 /// Pin of the first of the socket hooks.
 const SOCKET_HOOK: &str = "lb_connect4";
 
@@ -98,19 +99,18 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let dry = Dry::open(&pins(&paths.bpffs)).context(
         "the program that explains is not there: the agent loads it a moment after its start; see its log (`bascule status` tells whether it runs)",
     )?;
-    let (frontends, names) = (views.frontends()?, names(paths));
     let served = Served {
-        frontends: &frontends,
-        names: &names,
+        frontends: views.frontends()?,
+        names: names(paths),
     };
-    let own = |v4| own_address(&views, v4);
+    let node = views.node()?;
     let (from, port) = match &args.from {
         From::Address(ip, port) => (vec![*ip], *port),
         From::Pod(pod) => (
             pods::addresses(args.kubeconfig.clone(), &pod.namespace, &pod.name)?,
             None,
         ),
-        From::Node => ([true, false].into_iter().filter_map(own).collect(), None),
+        From::Node => (own_addresses(&node), None),
     };
     let only = |v4| from.iter().all(|ip| ip.is_ipv4() == v4).then_some(v4);
     let proto = args.proto.map(Proto::number);
@@ -123,7 +123,8 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let asked = Asked {
         views: &views,
         dry: &dry,
-        served,
+        served: &served,
+        node,
         ends,
         place: &place,
     };
@@ -131,24 +132,22 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     tell(&ends, place.who(from), &hops).ok_or_else(|| anyhow!("{from} meets no hook"))
 }
 
-/// The address that the node dials from.
-fn own_address(views: &Views, v4: bool) -> Option<IpAddr> {
-    let node = views.node().ok()?;
-    let address = if v4 { node.snat4 } else { node.snat6 };
-    let address = IpAddr::from(address);
-    (!address.is_unspecified()).then_some(address)
+/// The addresses that the node dials from.
+fn own_addresses(node: &NodeConfig) -> Vec<IpAddr> {
+    let all = [node.snat4, node.snat6].map(IpAddr::from).into_iter();
+    all.filter(|address| !address.is_unspecified()).collect()
 }
 
 /// Where a client's packets meet the datapath.
 struct Place {
-    links: Vec<Link>,
-    /// The device, and its role by the agent's record; `None` for the node's own sockets.
-    device: Option<(Link, Device)>,
+    devices: Vec<Device>,
+    /// The device, and what the agent's record says of it; `None` for the node's own sockets.
+    device: Option<(Device, state::Device)>,
 }
 
 impl Place {
     fn of(from: IpAddr, paths: &Paths, views: &Views) -> anyhow::Result<Self> {
-        let links = links().context("the devices cannot be listed")?;
+        let devices = devices().context("the devices cannot be listed")?;
         let way = way_to(from).with_context(|| format!("the way to {from} cannot be found"))?;
         let Some(way) = way else {
             bail!(
@@ -157,7 +156,7 @@ impl Place {
         };
         if way.local {
             return Ok(Self {
-                links,
+                devices,
                 device: None,
             });
         }
@@ -169,23 +168,23 @@ impl Place {
             )
         })?;
         // Of a bridge its ports have the hooks.
-        let ports = links
+        let ports = devices
             .iter()
-            .filter(|link| way.device == link.index || way.device == link.controller);
-        let mut found = ports.filter_map(|link| {
-            let mut devices = status.datapath.devices.iter();
-            let device = devices.find(|device| device.name == link.name)?;
-            Some((link.clone(), device.clone()))
+            .filter(|device| way.device == device.index || Some(way.device) == device.controller);
+        let mut found = ports.filter_map(|device| {
+            let mut hooked = status.datapath.devices.iter();
+            let hooked = hooked.find(|hooked| hooked.name == device.name)?;
+            Some((device.clone(), hooked.clone()))
         });
         let Some(device) = found.next() else {
-            let name = name_of(&links, way.device);
+            let name = name_of(&devices, way.device);
             let of = views.dir().display();
             bail!(
                 "packets of {from} come by {name}, which has no hooks of the agent with the pins in {of}: they meet no frontend; name the device with --pod-devices or --uplinks"
             )
         };
         Ok(Self {
-            links,
+            devices,
             device: Some(device),
         })
     }
@@ -207,16 +206,12 @@ impl Place {
     }
 }
 
-fn name_of(links: &[Link], index: u32) -> String {
-    let link = links.iter().find(|link| link.index == index);
-    link.map_or_else(|| format!("device {index}"), |link| link.name.clone())
-}
-
 /// A question, and where its answers are looked up.
 struct Asked<'a> {
     views: &'a Views,
     dry: &'a Dry,
-    served: Served<'a>,
+    served: &'a Served,
+    node: NodeConfig,
     ends: Ends,
     place: &'a Place,
 }
@@ -244,19 +239,19 @@ impl<'a> Asked<'a> {
 
     /// The client as a socket, where sockets are served.
     fn socket(&self) -> anyhow::Result<Option<Origin>> {
-        let node: NodeConfig = self.views.node()?;
-        let all: Vec<LinkView> = self.views.links()?;
-        let hooked = all.iter().any(|link| link.name == SOCKET_HOOK);
         let is_node = self.place.device.is_none();
-        let pods = node.flags & node_flags::SOCKET_LB_HOST_ONLY == 0;
+        let pods = self.node.flags & node_flags::SOCKET_LB_HOST_ONLY == 0;
         let served = is_node || (pods && self.place.is_pod());
+        let links = self.views.links()?;
+        if !served || !links.iter().any(|link| link.name == SOCKET_HOOK) {
+            return Ok(None);
+        }
         let netns = match is_node {
-            true => node.host_netns,
+            true => self.node.host_netns,
             // Only affinity asks which pod's it is; no namespace has the cookie 0.
             false => self.namespace().unwrap_or(0),
         };
-        let origin = Origin::Socket { cookie: 0, netns };
-        Ok((hooked && served).then_some(origin))
+        Ok(Some(Origin::Socket { cookie: 0, netns }))
     }
 
     /// The cookie of the client's namespace, where affinity goes by it.
@@ -268,28 +263,18 @@ impl<'a> Asked<'a> {
     }
 
     fn frontend(&self, scope: u8) -> Option<Frontend> {
-        let key = FrontendKey {
-            addr: self.ends.to.ip().into(),
-            port: Be16::new(self.ends.to.port()),
-            proto: self.ends.proto,
-            scope,
-        };
-        let frontends = self.served.frontends;
-        let at = frontends.binary_search_by_key(&key, |(key, _)| *key);
-        at.ok().map(|at| frontends[at].1)
+        let Ends { to, proto, .. } = self.ends;
+        self.served.frontend(to, proto, scope).copied()
     }
 
     fn hop(&self, hook: String, origin: Origin) -> anyhow::Result<Hop<'a>> {
-        let link = self.place.device.as_ref().map(|(link, _)| link);
-        let loopback = Link {
-            index: 1,
-            ..Link::default()
-        };
-        let link = link.unwrap_or(&loopback);
-        let frame = first(&self.ends, link.address).context("FROM and TO are of two families")?;
+        let device = self.place.device.as_ref();
+        let (device, address) =
+            device.map_or(LOOPBACK, |(device, _)| (device.index, device.address));
+        let frame = first(&self.ends, address).context("FROM and TO are of two families")?;
         let question = Question {
             frame: &frame,
-            device: link.index,
+            device,
             origin,
         };
         let decision = self
@@ -300,22 +285,17 @@ impl<'a> Asked<'a> {
             Origin::Uplink => scope::EXTERNAL,
             Origin::Pod | Origin::Socket { .. } => scope::INTERNAL,
         };
-        let backend = match decision.backend {
-            Some(id) => self.views.backends()?.get(&id).copied(),
-            None => None,
-        };
+        let carriers = self.views.carriers(decision.backend)?;
+        let backend = carriers.into_values().next().map(|(backend, _)| backend);
         let way = backend.and_then(|b| way_to(b.addr.into()).ok().flatten());
-        let links = &self.place.links;
         Ok(Hop {
             hook,
             socket: matches!(origin, Origin::Socket { .. }),
-            service: decision
-                .service
-                .map(|id| service_name(self.served.names, id)),
+            service: decision.service.map(|id| self.served.name(id)),
             frontend: self.frontend(scope),
             backend,
             way,
-            device: Box::new(move |index| name_of(links, index)),
+            devices: &self.place.devices,
             decision,
         })
     }

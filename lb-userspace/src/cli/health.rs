@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::runtime;
 
 use super::args::STATE_DIR;
 use crate::{
     agent::state::StateDir,
     health::stand_in,
     log::{self, LogFormat},
+    signals,
 };
 
 /// `bascule health`.
@@ -44,13 +42,9 @@ pub fn run(args: &HealthArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let signal = signals::ended()?;
         let end = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            signal.await;
         };
         stand_in::serve(StateDir::new(&args.state_dir), end).await;
         Ok(())

@@ -5,7 +5,6 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal as _, Write as _},
-    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Output, Stdio},
     thread,
@@ -16,6 +15,8 @@ use clap::Parser;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::watch::pods;
 
 /// The name by which kubectl finds the plugin.
 const NAME: &str = "kubectl-bascule";
@@ -182,9 +183,7 @@ impl Plugin {
         let (namespace, name) = name.split_once('/').unwrap_or(("default", &name));
         let said = self.read(&["get", "pod", name, "-n", namespace, "-o", "json"])?;
         let pod: Pod = serde_json::from_slice(&said)?;
-        let status = pod.status.unwrap_or_default();
-        let ips = status.pod_ips.into_iter().flatten().map(|ip| ip.ip);
-        let ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+        let ips = pods::ips(&pod);
         // TO's family, where that is an address: `[` begins one of IPv6 with its port.
         let v6 = self.words.iter().skip(at + 1).any(|to| to.starts_with('['));
         let ip = ips.iter().find(|ip| ip.is_ipv6() == v6).or(ips.first());

@@ -8,22 +8,20 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write},
     path::PathBuf,
+    pin::pin,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use clap::Args;
 use lb_common::{Reason, monitor::Event, reason::Class};
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-    time::MissedTickBehavior,
-};
+use tokio::{runtime, time::MissedTickBehavior};
 
-use self::told::{Served, tell};
+use self::told::tell;
 use super::{
     args::View,
     list_args::Which,
+    rows::Served,
     show::{known, names, open},
     text::wants_colour,
 };
@@ -33,7 +31,8 @@ use crate::{
         monitor::{Lost, Monitor, Wanted},
         views::Views,
     },
-    node::route::links,
+    node::devices::devices,
+    signals,
 };
 
 /// `bascule monitor`.
@@ -100,16 +99,14 @@ pub fn run(args: &MonitorArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signal = pin!(signals::ended()?);
         let mut look = Look::begin(args)?;
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut going = true;
         while going {
             going = tokio::select! {
-                _ = terminate.recv() => false,
-                _ = interrupt.recv() => false,
+                _ = &mut signal => false,
                 _ = ticks.tick() => true,
             };
             // What was told of before the end is shown.
@@ -227,8 +224,8 @@ impl<'a> Look<'a> {
     /// The name of a device; devices come and go.
     fn device(&mut self, index: u32) -> String {
         if !self.devices.contains_key(&index) {
-            let all = links().unwrap_or_default().into_iter();
-            self.devices = all.map(|link| (link.index, link.name)).collect();
+            let all = devices().unwrap_or_default().into_iter();
+            self.devices = all.map(|device| (device.index, device.name)).collect();
         }
         let unknown = || format!("device {index}");
         self.devices.entry(index).or_insert_with(unknown).clone()

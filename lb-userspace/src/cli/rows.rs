@@ -1,15 +1,45 @@
 //! What the lists show, from what the maps hold. Pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
-    Backend, Frontend, FrontendKey, ServiceCounter, backend_flags, frontend_flags, scope,
+    Backend, Be16, Frontend, FrontendKey, ServiceCounter, backend_flags, frontend_flags, scope,
 };
 use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
 use super::text::{Side, Table, size};
 use crate::bpf::{failure::protocol_name, views::Tables};
+
+/// The frontends and names by which services are known.
+pub struct Served {
+    /// Frontends, those of vips included, in their natural order.
+    pub frontends: Vec<(FrontendKey, Frontend)>,
+    /// Names of service ids, as far as they are known.
+    pub names: BTreeMap<u32, ServicePortKey>,
+}
+
+impl Served {
+    /// The frontend at an address and port.
+    pub(super) fn frontend(&self, at: SocketAddr, proto: u8, scope: u8) -> Option<&Frontend> {
+        let key = FrontendKey {
+            addr: at.ip().into(),
+            port: Be16::new(at.port()),
+            proto,
+            scope,
+        };
+        let found = self.frontends.binary_search_by_key(&key, |(key, _)| *key);
+        found.ok().map(|at| &self.frontends[at].1)
+    }
+
+    /// The name of a service, or `#id`.
+    pub(super) fn name(&self, service: u32) -> String {
+        service_name(&self.names, service)
+    }
+}
 
 /// What the maps hold.
 #[derive(Default)]
@@ -115,7 +145,7 @@ impl Held {
     /// Address and port of a backend.
     pub(super) fn backend(&self, id: u32) -> String {
         match self.backends.get(&id) {
-            Some(b) => std::net::SocketAddr::new(b.addr.into(), b.port.get()).to_string(),
+            Some(b) => SocketAddr::new(b.addr.into(), b.port.get()).to_string(),
             None => format!("#{id} (not live)"),
         }
     }
@@ -275,7 +305,7 @@ pub fn frontends_text(rows: &[FrontendRow]) -> String {
             n @ 1..=NAMED => row.backends[..n].join(" "),
             n => format!("{} … {n} in all", row.backends[..NAMED - 1].join(" ")),
         };
-        let frontend = std::net::SocketAddr::new(row.address, row.port).to_string();
+        let frontend = SocketAddr::new(row.address, row.port).to_string();
         let kind = if kind.is_empty() {
             "-".to_owned()
         } else {
@@ -302,7 +332,7 @@ pub fn backends_text(rows: &[BackendRow]) -> String {
     columns.extend(TRAFFIC);
     let mut table = Table::new(&columns);
     for row in rows {
-        let backend = std::net::SocketAddr::new(row.address, row.port).to_string();
+        let backend = SocketAddr::new(row.address, row.port).to_string();
         let place = if row.local { "here" } else { "other node" };
         let services = match row.services.len() {
             0 => "-".to_owned(),

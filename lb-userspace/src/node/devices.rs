@@ -21,6 +21,9 @@ pub struct Device {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its link address; zeros where it has none.
+    #[serde(skip)]
+    pub address: [u8; 6],
     /// `veth`, `bridge` and the like; none for hardware.
     pub kind: Option<String>,
     /// Whether it is up.
@@ -82,10 +85,17 @@ pub fn qdiscs() -> io::Result<Vec<Qdisc>> {
     Ok(found)
 }
 
+/// The name of the device with an index.
+pub fn name_of(devices: &[Device], index: u32) -> String {
+    let found = devices.iter().find(|device| device.index == index);
+    found.map_or_else(|| format!("device {index}"), |device| device.name.clone())
+}
+
 fn device(message: &LinkMessage) -> Device {
     let mut device = Device {
         index: message.header.index,
         name: String::new(),
+        address: [0; 6],
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: None,
@@ -98,6 +108,9 @@ fn device(message: &LinkMessage) -> Device {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Address(bytes) => {
+                device.address = bytes.as_slice().try_into().unwrap_or_default();
+            }
             LinkAttribute::Mtu(mtu) => device.mtu = Some(*mtu),
             LinkAttribute::Controller(index) => device.controller = Some(*index),
             LinkAttribute::Link(index) => device.link = Some(*index),
@@ -142,6 +155,9 @@ mod tests {
         let devices = devices().unwrap();
         let lo = devices.iter().find(|d| d.name == "lo").unwrap();
         assert_eq!((lo.index, lo.mtu), (1, Some(65_536)));
+        assert_eq!(lo.address, [0; 6]);
+        assert_eq!(name_of(&devices, 1), "lo");
+        assert_eq!(name_of(&devices, u32::MAX), "device 4294967295");
         assert!(qdiscs().unwrap().iter().all(|q| q.device > 0));
     }
 }

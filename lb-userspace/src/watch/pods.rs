@@ -83,14 +83,19 @@ pub fn addresses(
     let pod = pod.with_context(|| {
         format!("the address of pod {namespace}/{name} is not known; give it in place of the name")
     })?;
-    let status = pod.status.unwrap_or_default();
-    let ips = status.pod_ips.into_iter().flatten().map(|ip| ip.ip);
-    let ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+    let ips = ips(&pod);
     ensure!(
         !ips.is_empty(),
         "pod {namespace}/{name} has no address yet: kubectl describe pod --namespace {namespace} {name}"
     );
     Ok(ips)
+}
+
+/// The addresses that a pod has.
+pub(crate) fn ips(pod: &Pod) -> Vec<IpAddr> {
+    let ips = pod.status.iter().filter_map(|s| s.pod_ips.as_ref());
+    let ips = ips.flatten().filter_map(|ip| ip.ip.parse().ok());
+    ips.collect()
 }
 
 /// Namespace and name of a pod that is kube-proxy's and has not ended.

@@ -6,16 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::agent::Agent;
-use super::beside;
 use super::netns::Netns;
 use super::peer::Peer;
 use super::pod::Pod;
 use super::pty::Pty;
 use super::world::{Shared, World};
+use super::{beside, eventually};
 
 /// What a command printed.
 #[derive(Clone, Debug)]
@@ -197,6 +198,18 @@ impl Node {
         command.args(words).arg("--bpffs").arg(self.bpffs());
         command.arg("--state-dir").arg(self.path("state"));
         command
+    }
+
+    /// Waits until the agent has loaded what it loads when it serves already, for `bascule
+    /// explain` and its self-test.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn can_explain(&self) {
+        eventually(Duration::from_secs(20), || {
+            let loaded = self.bpffs().join("bascule/programs/lb_dry").exists();
+            loaded.then_some(()).ok_or("lb_dry is not there".to_owned())
+        });
     }
 
     /// A process of the node itself, in its namespace and in its own cgroup.

@@ -1,16 +1,14 @@
 //! FROM and TO of `bascule explain`, as a user writes them.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
 use anyhow::{anyhow, bail, ensure};
 use lb_common::{Frontend, FrontendKey, frontend_flags, proto, scope};
-use lb_plan::model::ServicePortKey;
 
-use super::super::rows::{is_called, service_name};
+use super::super::rows::{Served, is_called};
 
 /// Who dials.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,16 +89,7 @@ impl FromStr for To {
     }
 }
 
-/// What the node serves.
-#[derive(Clone, Copy)]
-pub struct Served<'a> {
-    /// Frontends, vips included.
-    pub frontends: &'a [(FrontendKey, Frontend)],
-    /// Names of service ids.
-    pub names: &'a BTreeMap<u32, ServicePortKey>,
-}
-
-impl Served<'_> {
+impl Served {
     /// Address, port and protocol of whom is dialled. Of a service's addresses the first of
     /// the wanted family that is no NodePort's: they all lead to the same backends.
     ///
@@ -146,7 +135,7 @@ impl Served<'_> {
             })
             .map(|(key, value)| {
                 let at = SocketAddr::new(key.addr.into(), key.port.get());
-                (at, key.proto, service_name(self.names, value.service))
+                (at, key.proto, self.name(value.service))
             })
             .filter(|(_, _, called)| is_called(called, name))
             .collect();

@@ -14,7 +14,10 @@ use crate::{
         failure::protocol_name,
         frame::Ends,
     },
-    node::route::Way,
+    node::{
+        devices::{Device, name_of},
+        route::Way,
+    },
 };
 
 /// What a hook decided, and what its map entries say.
@@ -33,8 +36,8 @@ pub struct Hop<'a> {
     pub backend: Option<Backend>,
     /// The kernel's way to the backend.
     pub way: Option<Way>,
-    /// Names of devices.
-    pub device: Box<dyn Fn(u32) -> String + 'a>,
+    /// The devices.
+    pub devices: &'a [Device],
 }
 
 /// A line of an explanation.
@@ -207,8 +210,8 @@ fn way_lines(hop: &Hop<'_>, backend: IpAddr) -> Vec<Line> {
         ));
     }
     let via = |way: &Way| match way.gateway {
-        Some(gateway) => format!("via {gateway} by {}", (hop.device)(way.device)),
-        None => format!("{backend} directly by {}", (hop.device)(way.device)),
+        Some(gateway) => format!("via {gateway} by {}", name_of(hop.devices, way.device)),
+        None => format!("{backend} directly by {}", name_of(hop.devices, way.device)),
     };
     let text = match (decision.verdict, decision.out, &hop.way) {
         (verdict::REDIRECT, Some(out), _) => {
@@ -219,13 +222,13 @@ fn way_lines(hop: &Hop<'_>, backend: IpAddr) -> Vec<Line> {
             format!(
                 "to {} by {}, past the stack",
                 mac.join(":"),
-                (hop.device)(out)
+                name_of(hop.devices, out)
             )
         }
         (verdict::REDIRECT_NEIGH, Some(out), _) => {
             format!(
                 "by {}, whose neighbour is still to be found",
-                (hop.device)(out)
+                name_of(hop.devices, out)
             )
         }
         (verdict::TURN_AROUND, ..) => "back by the device by which it came".to_owned(),

@@ -7,15 +7,14 @@ use std::{
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use lb_common::{
-    Be16, Frontend, FrontendKey, Reason,
+    Frontend, FrontendKey, Reason,
     monitor::{Event, SNAP, hook},
     proto, scope,
 };
 use serde::Serialize;
 
 use super::super::{
-    rows::{is_called, service_name},
-    show::Names,
+    rows::{Served, is_called},
     text::{Mood, paint},
 };
 use crate::bpf::failure::protocol_name;
@@ -142,46 +141,30 @@ pub struct Told {
     pub bytes: u32,
 }
 
-/// The frontends and names by which services are known.
-pub struct Served {
-    /// Frontends, in their natural order.
-    pub frontends: Vec<(FrontendKey, Frontend)>,
-    /// Names of service ids.
-    pub names: Names,
-}
-
 /// The dialled place: address, port, protocol.
 type Place = (IpAddr, Option<u16>, u8);
 
 impl Served {
     /// The service of a frontend.
-    fn service(&self, (addr, port, proto): Place) -> Option<String> {
-        let id = [scope::INTERNAL, scope::EXTERNAL]
-            .iter()
-            .find_map(|scope| {
-                let key = FrontendKey {
-                    addr: addr.into(),
-                    port: Be16::new(port?),
-                    proto,
-                    scope: *scope,
-                };
-                let at = self.frontends.binary_search_by_key(&key, |(key, _)| *key);
-                at.ok().map(|at| self.frontends[at].1.service)
-            })?;
-        Some(service_name(&self.names, id))
+    fn service_of(&self, (addr, port, proto): Place) -> Option<String> {
+        let at = SocketAddr::new(addr, port?);
+        let scopes = [scope::INTERNAL, scope::EXTERNAL].into_iter();
+        let found = scopes
+            .filter_map(|scope| self.frontend(at, proto, scope))
+            .next();
+        found.map(|frontend| self.name(frontend.service))
     }
 
     /// Whether a packet was for a service: by its frontend, or, where it has none (no port, or
     /// a wrong one), by the address.
     fn is_of(&self, place: Place, wanted: &str) -> bool {
-        if let Some(service) = self.service(place) {
+        if let Some(service) = self.service_of(place) {
             return is_called(&service, wanted);
         }
         let of = |(key, _): &&(FrontendKey, Frontend)| IpAddr::from(key.addr) == place.0;
         let ids = self.frontends.iter().filter(of).map(|(_, f)| f.service);
         let ids: BTreeSet<u32> = ids.filter(|id| *id != 0).collect();
-        ids.iter()
-            .any(|id| is_called(&service_name(&self.names, *id), wanted))
+        ids.iter().any(|id| is_called(&self.name(*id), wanted))
     }
 }
 
@@ -227,7 +210,7 @@ pub fn tell(
         flags: came.as_ref().map_or_else(String::new, |h| h.flags.clone()),
         backend: backend.filter(|backend| *backend != frontend),
         snat: source.filter(|source| *source != client),
-        service: place.and_then(|place| served.service(place)),
+        service: place.and_then(|place| served.service_of(place)),
         client,
         frontend,
         reply,
