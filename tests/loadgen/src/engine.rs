@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::measure::{Cpu, Tally};
-use super::proto::{Mode, Outcome, Run};
+use super::proto::{Duel, Mode, Outcome, Run};
 use super::slot::{Slot, Step};
 use super::sockets::Watcher;
 
@@ -20,11 +20,32 @@ const REST: Duration = Duration::from_millis(1);
 /// # Errors
 /// There are too few descriptors, or no /proc.
 pub(crate) fn run(run: &Run) -> Result<Outcome> {
-    ensure!(run.connections > 0, "no connections: nothing would happen");
-    ensure!(run.rate != Some(0), "a rate of 0: nothing would happen");
-    let bulk_at_rate = run.mode == Mode::Bulk && run.rate.is_some();
-    ensure!(!bulk_at_rate, "bytes have no rate of transactions");
-    Engine::new(run)?.go()
+    Engine::new(run)?.go(run)
+}
+
+/// Runs a load in slices, each once for its own target and once for another, and says what became
+/// of both. Who is first changes from slice to slice: what the machine does besides, and what
+/// one leaves behind for the next, meets both alike. Kept connections live through all slices.
+///
+/// # Errors
+/// There are too few descriptors, or no /proc.
+pub(crate) fn duel(duel: &Duel) -> Result<Vec<[Outcome; 2]>> {
+    let against = Run {
+        target: duel.against,
+        ..duel.run.clone()
+    };
+    let runs = [&duel.run, &against];
+    let mut engines = [Engine::new(runs[0])?, Engine::new(runs[1])?];
+    let mut slices = Vec::new();
+    for slice in 0..duel.slices as usize {
+        let first = slice % 2;
+        let mut outcomes = [Outcome::default(), Outcome::default()];
+        for side in [first, 1 - first] {
+            outcomes[side] = engines[side].go(runs[side])?;
+        }
+        slices.push(outcomes);
+    }
+    Ok(slices)
 }
 
 /// When something is due: the load's clock.
@@ -84,6 +105,10 @@ struct Engine {
 
 impl Engine {
     fn new(run: &Run) -> Result<Self> {
+        ensure!(run.connections > 0, "no connections: nothing would happen");
+        ensure!(run.rate != Some(0), "a rate of 0: nothing would happen");
+        let bulk_at_rate = run.mode == Mode::Bulk && run.rate.is_some();
+        ensure!(!bulk_at_rate, "bytes have no rate of transactions");
         let now = Instant::now();
         let count = run.connections as usize;
         Ok(Self {
@@ -101,7 +126,9 @@ impl Engine {
         })
     }
 
-    fn go(mut self) -> Result<Outcome> {
+    /// The load from its warm-up on; connections that it leaves are used by the next one.
+    fn go(&mut self, run: &Run) -> Result<Outcome> {
+        self.schedule = Schedule::new(run, Instant::now());
         self.until(self.schedule.from)?;
         let (cpu, from) = (Cpu::now()?, Instant::now());
         self.until(self.schedule.to)?;
@@ -116,7 +143,8 @@ impl Engine {
             self.schedule.begun += 1;
             self.tally.failed("timeout");
         }
-        Ok(self.tally.outcome(seconds, cpu_seconds))
+        let tally = std::mem::replace(&mut self.tally, Tally::new()?);
+        Ok(tally.outcome(seconds, cpu_seconds))
     }
 
     fn until(&mut self, end: Instant) -> Result<()> {
@@ -282,11 +310,11 @@ mod tests {
     }
 
     /// A server on a port that was free a moment ago.
-    fn server() -> SocketAddr {
+    fn server(answer: u8) -> SocketAddr {
         let free = std::net::TcpListener::bind("[::]:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        std::thread::spawn(move || crate::server::serve(b'a', port));
+        std::thread::spawn(move || crate::server::serve(answer, port));
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         while std::net::TcpStream::connect(addr).is_err() {
             std::thread::yield_now();
@@ -296,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_mode_is_answered_closed_and_at_a_rate() {
-        let target = server();
+        let target = server(b'a');
         for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
             for rate in [None, Some(500)] {
                 let mut load = load(mode, rate);
@@ -314,9 +342,35 @@ mod tests {
     }
 
     #[test]
+    fn slices_go_to_both_targets_over_connections_that_stay() {
+        let (own, against) = (server(b'a'), server(b'b'));
+        for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
+            let run = Run {
+                target: own,
+                seconds: 0.02,
+                warmup: 0.01,
+                timeout_ms: 2000,
+                ..load(mode, None)
+            };
+            let slices = duel(&Duel {
+                run,
+                against,
+                slices: 3,
+            });
+            let slices = slices.unwrap();
+            assert_eq!(slices.len(), 3);
+            for (outcome, id) in slices.iter().flat_map(|s| s.iter().zip(['a', 'b'])) {
+                assert!(outcome.errors.is_empty(), "{mode:?}: {outcome}");
+                assert_eq!(outcome.answers.keys().collect::<Vec<_>>(), [&id]);
+                assert!(outcome.transactions > 1, "{mode:?}: {outcome}");
+            }
+        }
+    }
+
+    #[test]
     fn bulk_counts_bytes_and_no_transactions() {
         let mut load = load(Mode::Bulk, None);
-        load.target = server();
+        load.target = server(b'a');
         let outcome = run(&load).unwrap();
         assert!(outcome.errors.is_empty(), "{outcome}");
         assert!(outcome.bytes > 1 << 20, "{outcome}");

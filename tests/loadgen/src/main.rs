@@ -129,6 +129,7 @@ fn client() -> Result<()> {
 fn ask(request: &Request) -> Answer {
     let answer = match request {
         Request::Run(run) => engine::run(run).map(Answer::Run),
+        Request::Duel(duel) => engine::duel(duel).map(Answer::Duel),
         Request::Until(until) => until::until(until).map(Answer::Until),
     };
     answer.unwrap_or_else(|e| Answer::failed(&format!("{e:#}")))

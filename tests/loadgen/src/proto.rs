@@ -26,6 +26,8 @@ pub(crate) enum Mode {
 pub(crate) enum Request {
     /// A load.
     Run(Run),
+    /// A load of two targets, in slices of the one and the other.
+    Duel(Duel),
     /// Connections one after the other until the right server answers.
     Until(Until),
 }
@@ -63,6 +65,18 @@ pub(crate) struct Run {
     pub(crate) timeout_ms: u64,
 }
 
+/// A load of two targets, in slices of the one and the other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Duel {
+    /// A slice of the load, warm-up and all.
+    pub(crate) run: Run,
+    /// The other target.
+    pub(crate) against: SocketAddr,
+    /// Slices of each.
+    pub(crate) slices: u32,
+}
+
 fn timeout_ms() -> u64 {
     1000
 }
@@ -95,6 +109,8 @@ fn attempt_ms() -> u64 {
 pub(crate) enum Answer {
     /// Of a load.
     Run(Outcome),
+    /// Of slices, each of the one and of the other target.
+    Duel(Vec<[Outcome; 2]>),
     /// Of attempts.
     Until(Attempts),
     /// It could not be done.

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+/// Seconds of a load before it is measured: connections are made, or found again.
+const WARM_UP: f64 = 0.005;
+
 /// What a transaction is (the load generator's words).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,6 +50,19 @@ impl Mode {
 pub(super) enum Request<'a> {
     /// A load.
     Run(&'a Load),
+    /// A load of two targets, in slices of the one and the other.
+    Duel(Duel<'a>),
+}
+
+/// A load of its own target and of another one, by turns.
+#[derive(Debug, Serialize)]
+pub(super) struct Duel<'a> {
+    /// A slice of it, warm-up and all.
+    pub(super) run: &'a Load,
+    /// The other target.
+    pub(super) against: String,
+    /// Slices of each.
+    pub(super) slices: u32,
 }
 
 /// A load, as the load generator is asked for it.
@@ -70,7 +86,7 @@ impl Load {
             target: String::new(),
             connections,
             seconds,
-            warmup: 0.06,
+            warmup: WARM_UP,
             timeout_ms: 1000,
             rate: None,
         }
@@ -120,6 +136,17 @@ pub(super) struct Latency {
 }
 
 impl Outcome {
+    /// What was counted in all of some outcomes, without their latencies.
+    pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            transactions: sum.transactions + one.transactions,
+            seconds: sum.seconds + one.seconds,
+            bytes: sum.bytes + one.bytes,
+            cpu_seconds: sum.cpu_seconds + one.cpu_seconds,
+            ..sum
+        })
+    }
+
     /// Transactions that failed.
     pub(super) fn failed(&self) -> u64 {
         self.errors.values().sum()

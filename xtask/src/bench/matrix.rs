@@ -132,9 +132,12 @@ fn long(row: &Row) -> Option<String> {
 
 /// The ratio, the target, and whether it is met.
 fn judged(row: &Row) -> String {
+    let within = row.interval().map_or(String::new(), |[low, high]| {
+        format!("±{}", factor((high - low) / 2.0))
+    });
     let ratio = row
         .ratio()
-        .map_or(String::new(), |r| format!(" ×{}", factor(r)));
+        .map_or(String::new(), |r| format!(" ×{}{within}", factor(r)));
     let target = row
         .target
         .map_or(String::new(), |t| format!(" {}{}", t.sign(), t.limit()));

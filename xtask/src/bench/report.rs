@@ -20,6 +20,7 @@ struct Json<'a> {
     repetitions: usize,
     ratio_to: Option<&'a str>,
     ratio: Option<f64>,
+    ratio_interval: Option<[f64; 2]>,
     target: Option<f64>,
     target_is: Option<&'static str>,
     met: Option<bool>,
@@ -46,6 +47,7 @@ fn to_json(row: &Row) -> Option<Json<'_>> {
         repetitions: row.samples.len(),
         ratio_to: row.reference.as_ref().map(|(name, _)| name.as_str()),
         ratio: row.ratio().map(round),
+        ratio_interval: row.interval().map(|ends| ends.map(round)),
         target: row.target.map(Target::limit),
         target_is: row.target.map(|t| match t {
             Target::AtMost(_) => "at most",
@@ -178,9 +180,12 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
          a pod tells when the right server answers. In `traffic` a cluster has two nodes for each proxy:\n\
          one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
-         another CPU). Each cell is half a second after a warm-up; every proxy is asked in turn, and each\n\
-         way by a service directly after the same way to the pod. CPU time is the whole machine's. At a\n\
-         fixed rate, latency counts from when a transaction was due.\n\n",
+         another CPU). Every proxy is asked in turn, by the same client, for a twentieth of a second of\n\
+         the service, then as much of the same pod without it, ten times, first the one and then the other:\n\
+         their speeds are pairs, and `×` is the median of the pairs' ratios, `±` half the width of its 95 %\n\
+         confidence interval. `no proxy` compares the pod with itself: how far its ratio is from 1 is what\n\
+         this machine cannot tell. CPU time is the whole machine's, of all slices of a repetition. `side by\n\
+         side` are the shares of two proxies. At a fixed rate, latency counts from when a transaction was due.\n\n",
     );
     for note in notes {
         let _ = writeln!(out, "- {note}");

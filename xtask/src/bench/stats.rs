@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+/// Samples of which it can be told how far their median is to be believed.
+const ENOUGH: usize = 10;
+
 /// Least, median and greatest of some samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
@@ -130,14 +133,31 @@ impl Row {
     /// Median of the ratios, each of two samples that were taken one after the
     /// other: what the machine does besides changes both.
     pub(super) fn ratio(&self) -> Option<f64> {
-        let (_, reference) = self.reference.as_ref()?;
-        let ratios: Vec<f64> = self
-            .samples
-            .iter()
-            .zip(reference)
+        Spread::of(&self.ratios()).map(|s| s.median)
+    }
+
+    fn ratios(&self) -> Vec<f64> {
+        let reference = self.reference.iter().flat_map(|(_, samples)| samples);
+        let pairs = self.samples.iter().zip(reference);
+        pairs
             .map(|(sample, reference)| sample / reference)
-            .collect();
-        Spread::of(&ratios).map(|s| s.median)
+            .collect()
+    }
+
+    /// Between which values the median of all ratios that there could be lies with a
+    /// probability of 95 %, however they are distributed; `None` for few samples.
+    pub(super) fn interval(&self) -> Option<[f64; 2]> {
+        let mut ratios = self.ratios();
+        if ratios.len() < ENOUGH {
+            return None;
+        }
+        ratios.sort_by(f64::total_cmp);
+        // How many ratios are below the median is binomial: n/2 ± 1.96 √n/2 (Conover, Practical
+        // Nonparametric Statistics, 3.2).
+        let count = ratios.len() as f64;
+        let rank = ((count - 1.96 * count.sqrt()) / 2.0).floor() as usize;
+        let below = rank.saturating_sub(1);
+        Some([ratios[below], ratios[ratios.len() - 1 - below]])
     }
 
     /// Whether the target is reached; `None` where there is none.
@@ -177,6 +197,21 @@ mod tests {
         assert_eq!(row.met(), Some(true));
         row.target = Some(Target::AtLeast(2.1));
         assert_eq!(row.met(), Some(false));
+    }
+
+    #[test]
+    fn an_interval_is_of_ranks() {
+        let mut row = Row::new("traffic", "a", "1/s");
+        row.reference = Some(("direct".to_owned(), Vec::new()));
+        for n in 1..=9 {
+            row.add(f64::from(n), 1.0);
+        }
+        assert_eq!(row.interval(), None);
+        for n in 10..=100 {
+            row.add(f64::from(n), 1.0);
+        }
+        // As tables of the binomial distribution have it for 100: the 40th and the 61st.
+        assert_eq!(row.interval(), Some([40.0, 61.0]));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The ways to a server: from where, and whom a client dials.
 
-use super::world::Proxy;
-
 /// Where the client is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum From {
@@ -18,8 +16,6 @@ pub(super) enum From {
 /// Whom it dials.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum To {
-    /// The server's pod.
-    Pod,
     /// The service.
     ClusterIp,
     /// The service's port of the server's node.
@@ -49,32 +45,9 @@ impl Cell {
         Self { from, to }
     }
 
-    /// The way from the same place without a service.
-    pub(super) const fn direct(self) -> Self {
-        Self::new(self.from, To::Pod)
-    }
-
-    /// All ways of a pair of nodes: each by a service after the one that it is compared with.
-    pub(super) fn of(proxy: Proxy) -> Vec<Self> {
-        let mut all: Vec<Self> = Vec::new();
-        for cell in Self::SERVED {
-            if !all.contains(&cell.direct()) {
-                all.push(cell.direct());
-            }
-            if proxy != Proxy::None {
-                all.push(cell);
-            }
-        }
-        all
-    }
-
     /// Its name in the tables.
     pub(super) fn name(self) -> &'static str {
         match (self.from, self.to) {
-            (From::Same, To::Pod) => "pod, same node, direct",
-            (From::Across, To::Pod) => "pod, across nodes, direct",
-            (From::Node, To::Pod) => "node, across nodes, direct",
-            (From::Outside, To::Pod) => "outside, direct",
             (From::Same, _) => "pod, same node, ClusterIP",
             (From::Across, _) => "pod, across nodes, ClusterIP",
             (From::Node, _) => "node, across nodes, ClusterIP",
@@ -83,21 +56,5 @@ impl Cell {
             }
             (From::Outside, _) => "outside, NodePort, backend on that node",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_way_by_a_service_follows_the_direct_one_from_there() {
-        let all = Cell::of(Proxy::Bascule);
-        assert_eq!(all.len(), 9);
-        for cell in Cell::SERVED {
-            let at = |c: Cell| all.iter().position(|other| *other == c);
-            assert!(at(cell.direct()) < at(cell));
-        }
-        assert!(Cell::of(Proxy::None).iter().all(|c| c.to == To::Pod));
     }
 }

@@ -3,6 +3,7 @@
 
 mod cell;
 mod fill;
+mod proxy;
 mod rows;
 mod world;
 
@@ -13,8 +14,9 @@ use anyhow::{Context as _, Error, Result};
 
 use self::cell::{Cell, From};
 use self::fill::Filler;
+use self::proxy::Proxy;
 use self::rows::{SUITE, Samples};
-use self::world::{Proxy, World};
+use self::world::{Slice, World};
 use super::loadgen::{Load, Mode};
 use super::machine::{Foreign, Watch};
 use super::stats::Row;
@@ -30,8 +32,12 @@ const FEW: u32 = 10;
 const MANY: [u32; 2] = [1_000, 10_000];
 /// Most services that kube-proxy in iptables mode programs in a time that can be waited for.
 const MOST_IPTABLES: u32 = 1_000;
-/// Seconds of a cell.
-const SECONDS: f64 = 0.5;
+/// Seconds of a slice: shorter than what disturbs this machine, and long beside its start.
+const SECONDS: f64 = 0.05;
+/// Slices of each target in a repetition.
+const SLICES: u32 = 10;
+/// Seconds at a rate: the slowest of a thousand are looked for.
+const PACED: f64 = 1.0;
 /// New connections a second of the rows of latency.
 const RATE: u32 = 2000;
 /// How long the machine is watched before a repetition.
@@ -52,8 +58,7 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<(Vec<Row>,
     }
     control::build()?;
     let mut world = World::up()?;
-    let seconds = SECONDS / f64::from(plan.divisor);
-    let closed = |mode, connections| Load::closed(mode, connections, seconds);
+    let closed = |mode, connections| Load::closed(mode, connections, SECONDS);
     let loads = [
         closed(Mode::Crr, 16),
         closed(Mode::Crr, 1),
@@ -62,7 +67,7 @@ pub(super) fn measure(plan: &Plan, notes: &mut Vec<String>) -> Result<(Vec<Row>,
         closed(Mode::Urr, 16),
         closed(Mode::Urr, 1),
         closed(Mode::Bulk, 1),
-        Load::paced(RATE, 2.0 * seconds),
+        Load::paced(RATE, PACED),
     ];
     let mut bench = Bench {
         plan,
@@ -144,7 +149,7 @@ impl Bench<'_> {
         let mut samples = Samples {
             services,
             load: load.clone(),
-            outcomes: BTreeMap::new(),
+            slices: BTreeMap::new(),
         };
         let mut progress = ui::Progress::start(&format!("{services} services: {}", load.name()));
         let mut foreign = Vec::new();
@@ -159,24 +164,16 @@ impl Bench<'_> {
                     proxy.name(),
                     cell.name()
                 ));
-                let outcome = self
+                let slices = self
                     .world
-                    .run(pair, cell, load)
+                    .duel(pair, cell, load, self.slices(load))
                     .with_context(|| format!("{}: {}", proxy.name(), cell.name()))?;
-                if !outcome.errors.is_empty() {
-                    self.notes.push(format!(
-                        "{SUITE}: {}, {}, {}: failures: {:?}",
-                        load.name(),
-                        proxy.name(),
-                        cell.name(),
-                        outcome.errors
-                    ));
-                }
+                self.note_failures(load, proxy, cell, &slices);
                 samples
-                    .outcomes
+                    .slices
                     .entry((proxy, cell))
                     .or_default()
-                    .push(outcome);
+                    .push(slices);
             }
         }
         progress.end(true);
@@ -195,7 +192,7 @@ impl Bench<'_> {
         let mut order = Vec::new();
         for from in [From::Same, From::Across, From::Node, From::Outside] {
             for pair in &turns {
-                let mut cells = Cell::of(self.world.pairs[*pair].proxy);
+                let mut cells = Cell::SERVED.to_vec();
                 cells.retain(|cell| cell.from == from);
                 if repetition % 2 == 1 {
                     cells.reverse();
@@ -204,6 +201,33 @@ impl Bench<'_> {
             }
         }
         order
+    }
+
+    /// Slices of a repetition: percentiles need all transactions of one.
+    fn slices(&self, load: &Load) -> u32 {
+        match load.rate {
+            Some(_) => 1,
+            None => (SLICES / self.plan.divisor).max(1),
+        }
+    }
+
+    fn note_failures(&mut self, load: &Load, proxy: Proxy, cell: Cell, slices: &[Slice]) {
+        let mut errors: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for slice in slices {
+            for (way, outcome) in [("", &slice.served), (" directly", &slice.direct)] {
+                for (kind, count) in &outcome.errors {
+                    *errors.entry((way, kind)).or_default() += count;
+                }
+            }
+        }
+        for ((way, kind), count) in errors {
+            self.notes.push(format!(
+                "{SUITE}: {}, {}, {}: {count} x {kind}{way}",
+                load.name(),
+                proxy.name(),
+                cell.name()
+            ));
+        }
     }
 
     /// Notes what the machine did while nobody was asked for anything.

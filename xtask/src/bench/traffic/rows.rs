@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::cell::{Cell, From, To};
-use super::world::Proxy;
+use super::proxy::Proxy;
+use super::world::Slice;
 use crate::bench::loadgen::{Load, Mode, Outcome};
 use crate::bench::report::thousands;
 use crate::bench::stats::{Row, Spot, Target};
@@ -11,25 +12,46 @@ use crate::bench::stats::{Row, Spot, Target};
 /// Suite of these rows.
 pub(super) const SUITE: &str = "traffic";
 
-/// Outcomes of one load with one number of services, in the order of the repetitions.
+/// Outcomes of one load with one number of services.
 pub(super) struct Samples {
     /// Services that are programmed.
     pub(super) services: u32,
     /// The load.
     pub(super) load: Load,
-    /// By proxy and way.
-    pub(super) outcomes: BTreeMap<(Proxy, Cell), Vec<Outcome>>,
+    /// By proxy and way: the slices of each repetition.
+    pub(super) slices: BTreeMap<(Proxy, Cell), Vec<Vec<Slice>>>,
 }
 
-/// What is taken of an outcome.
-type Figure = (&'static str, fn(&Outcome, Mode) -> f64);
+/// What is taken of outcomes: its name, its unit, and how.
+#[derive(Clone, Copy)]
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    of: Of,
+}
 
-/// Latencies at a rate.
-const LATENCIES: [Figure; 3] = [
-    ("p50", |o, _| o.latency_us.p50),
-    ("p99", |o, _| o.latency_us.p99),
-    ("p99.9", |o, _| o.latency_us.p999),
-];
+/// How a figure is taken.
+#[derive(Clone, Copy)]
+enum Of {
+    /// Of every slice.
+    Slice(fn(&Outcome, Mode) -> f64),
+    /// Of all slices of a repetition together: CPU time is counted in ticks.
+    Repetition(fn(&Outcome, Mode) -> f64),
+}
+
+/// Samples by the service, and of the pod directly, in pairs.
+struct Pairs {
+    served: Vec<f64>,
+    direct: Vec<f64>,
+}
+
+impl Pairs {
+    /// Each sample by the service as a share of its pair's.
+    fn shares(&self) -> Vec<f64> {
+        let pairs = self.served.iter().zip(&self.direct);
+        pairs.map(|(served, direct)| served / direct).collect()
+    }
+}
 
 impl Samples {
     fn title(&self) -> String {
@@ -40,20 +62,44 @@ impl Samples {
         )
     }
 
-    fn of(&self, proxy: Proxy, cell: Cell, take: impl Fn(&Outcome) -> f64) -> Option<Vec<f64>> {
-        let outcomes = self.outcomes.get(&(proxy, cell))?;
-        Some(outcomes.iter().map(take).collect())
+    fn speed(&self) -> Figure {
+        Figure {
+            name: "",
+            unit: self.load.mode.unit(),
+            of: Of::Slice(Outcome::speed),
+        }
     }
 
-    fn speeds(&self, proxy: Proxy, cell: Cell) -> Option<Vec<f64>> {
-        self.of(proxy, cell, |o| o.speed(self.load.mode))
+    fn cpu(&self) -> Figure {
+        Figure {
+            name: "CPU time, ",
+            unit: self.load.mode.cpu_unit(),
+            of: Of::Repetition(Outcome::cpu),
+        }
+    }
+
+    fn pairs(&self, figure: Figure, proxy: Proxy, cell: Cell) -> Option<Pairs> {
+        let slices = self.slices.get(&(proxy, cell))?;
+        let side = |side: fn(&Slice) -> &Outcome| -> Vec<f64> {
+            let repetitions = slices.iter();
+            match figure.of {
+                Of::Slice(take) => repetitions
+                    .flatten()
+                    .map(|s| take(side(s), self.load.mode))
+                    .collect(),
+                Of::Repetition(take) => repetitions
+                    .map(|all| take(&Outcome::sum(all.iter().map(side)), self.load.mode))
+                    .collect(),
+            }
+        };
+        Some(Pairs {
+            served: side(|s| &s.served),
+            direct: side(|s| &s.direct),
+        })
     }
 
     fn row(&self, what: &str, unit: &str, (line, column): (&str, &str), samples: Vec<f64>) -> Row {
-        let table = match what {
-            "" => format!("{}, {unit}", self.title()),
-            _ => format!("{}, {what}, {unit}", self.title()),
-        };
+        let table = format!("{}, {what}{unit}", self.title());
         let mut row = Row::new(SUITE, format!("{table}: {line}: {column}"), unit);
         row.samples = samples;
         row.spot = Some(Spot {
@@ -67,107 +113,76 @@ impl Samples {
     /// All rows of these samples.
     pub(super) fn rows(&self) -> Vec<Row> {
         if self.load.rate.is_some() {
-            return LATENCIES.iter().flat_map(|f| self.latency(*f)).collect();
+            let latencies = LATENCIES.into_iter();
+            return latencies.flat_map(|f| self.against_direct(f)).collect();
         }
-        [self.speed(), self.cpu(), self.beside()].concat()
+        let figures = [self.speed(), self.cpu()];
+        let rows = |figure| [self.against_direct(figure), self.beside(figure)].concat();
+        figures.into_iter().flat_map(rows).collect()
     }
 
     /// Each way and each proxy, to the direct way of the same pods.
-    fn against_direct(
-        &self,
-        what: &str,
-        unit: &str,
-        take: fn(&Outcome, Mode) -> f64,
-    ) -> Vec<(Cell, Proxy, Row)> {
+    fn against_direct(&self, figure: Figure) -> Vec<Row> {
         let mut rows = Vec::new();
-        for cell in Cell::of(Proxy::Bascule) {
-            for proxy in Proxy::ALL {
-                let take = |cell| self.of(proxy, cell, |o| take(o, self.load.mode));
-                let Some(samples) = take(cell) else { continue };
-                let mut row = self.row(what, unit, (cell.name(), proxy.name()), samples);
-                if cell.to != To::Pod {
-                    let direct = take(cell.direct()).unwrap_or_default();
-                    row.reference = Some(("the same pods directly".to_owned(), direct));
-                }
-                rows.push((cell, proxy, row));
+        for (cell, proxy) in each(&Proxy::ALL) {
+            let Some(pairs) = self.pairs(figure, proxy, cell) else {
+                continue;
+            };
+            let place = (cell.name(), proxy.name());
+            let mut row = self.row(figure.name, figure.unit, place, pairs.served);
+            row.reference = Some(("the same pods directly".to_owned(), pairs.direct));
+            if figure.name.is_empty() && Proxy::OURS.contains(&proxy) {
+                row.target = target(&self.load, cell, proxy);
             }
+            rows.push(row);
         }
         rows
     }
 
-    fn speed(&self) -> Vec<Row> {
-        let mode = self.load.mode;
-        let rows = self.against_direct("", mode.unit(), Outcome::speed);
-        let judged = rows.into_iter().map(|(cell, proxy, mut row)| {
-            if is_judged(cell, proxy) {
-                row.target = target(&self.load, cell, proxy);
-            }
-            row
-        });
-        judged.collect()
-    }
-
-    fn latency(&self, (name, take): Figure) -> impl Iterator<Item = Row> {
-        let rows = self.against_direct(name, "us", take);
-        rows.into_iter().map(|(_, _, row)| row)
-    }
-
-    /// CPU time of the machine; ours to that of kube-proxy.
-    fn cpu(&self) -> Vec<Row> {
-        let mode = self.load.mode;
-        let main = mode == Mode::Crr && self.load.connections > 1;
-        let rows = self.against_direct("CPU time", mode.cpu_unit(), Outcome::cpu);
-        let judged = rows.into_iter().map(|(cell, proxy, mut row)| {
-            let peer = self.of(Proxy::Nftables, cell, |o| o.cpu(mode));
-            if let Some(peer) = peer.filter(|_| is_judged(cell, proxy)) {
-                row.reference = Some((Proxy::Nftables.name().to_owned(), peer));
-                if main && cell.to == To::NodePortElsewhere {
-                    row.target = Some(Target::AtMost(0.88));
-                }
-            }
-            row
-        });
-        judged.collect()
-    }
-
-    /// Ours beside each peer.
-    fn beside(&self) -> Vec<Row> {
+    /// Ours beside each peer, both as shares of the direct way.
+    fn beside(&self, figure: Figure) -> Vec<Row> {
         let mut rows = Vec::new();
-        for (cell, ours) in pairs(&Proxy::OURS) {
+        for (cell, ours) in each(&Proxy::OURS) {
             for peer in Proxy::PEERS {
-                let (Some(own), Some(theirs)) = (self.speeds(ours, cell), self.speeds(peer, cell))
-                else {
+                let of = |proxy| self.pairs(figure, proxy, cell);
+                let (Some(own), Some(theirs)) = (of(ours), of(peer)) else {
                     continue;
                 };
                 let column = format!("{} : {}", ours.name(), peer.name());
+                let what = format!("{}side by side, ", figure.name);
                 let place = (cell.name(), column.as_str());
-                let mut row = self.row("side by side", self.load.mode.unit(), place, own);
-                row.reference = Some((peer.name().to_owned(), theirs));
-                row.target = Some(Target::AtLeast(1.0));
+                let mut row = self.row(&what, "of the direct way's", place, own.shares());
+                row.reference = Some((peer.name().to_owned(), theirs.shares()));
+                row.target = match figure.of {
+                    Of::Slice(_) => Some(Target::AtLeast(1.0)),
+                    Of::Repetition(_) => self.cpu_target(cell, peer),
+                };
                 rows.push(row);
             }
         }
         rows
     }
 
+    /// Most CPU time, of a peer's.
+    fn cpu_target(&self, cell: Cell, peer: Proxy) -> Option<Target> {
+        let main = self.load.mode == Mode::Crr && self.load.connections > 1;
+        let judged = main && cell.to == To::NodePortElsewhere && peer == Proxy::Nftables;
+        judged.then_some(Target::AtMost(0.88))
+    }
+
     /// What more services do: the share of the direct way's speed, to that with fewer services.
     pub(super) fn growth(&self, few: &Self) -> Vec<Row> {
-        let share = |samples: &Self, proxy, cell: Cell| {
-            let served = samples.speeds(proxy, cell)?;
-            let direct = samples.speeds(proxy, cell.direct())?;
-            let shares = served.iter().zip(direct).map(|(s, d)| s / d);
-            Some(shares.collect::<Vec<_>>())
-        };
         let all: Vec<Proxy> = [&Proxy::OURS[..], &Proxy::PEERS[..]].concat();
         let mut rows = Vec::new();
-        for (cell, proxy) in pairs(&all) {
-            let (Some(many), Some(before)) = (share(self, proxy, cell), share(few, proxy, cell))
-            else {
+        for (cell, proxy) in each(&all) {
+            let of = |samples: &Self| samples.pairs(samples.speed(), proxy, cell);
+            let (Some(many), Some(before)) = (of(self), of(few)) else {
                 continue;
             };
-            let what = format!("share of direct, beside {} services", few.services);
-            let mut row = self.row(&what, "ratio", (cell.name(), proxy.name()), many);
-            row.reference = Some((format!("{} services", few.services), before));
+            let what = format!("beside {} services, ", few.services);
+            let place = (cell.name(), proxy.name());
+            let mut row = self.row(&what, "of the direct way's", place, many.shares());
+            row.reference = Some((format!("{} services", few.services), before.shares()));
             if Proxy::OURS.contains(&proxy) {
                 row.target = Some(Target::AtLeast(0.98));
             }
@@ -177,15 +192,25 @@ impl Samples {
     }
 }
 
-/// Every way by a service with each of some proxies.
-fn pairs(proxies: &[Proxy]) -> impl Iterator<Item = (Cell, Proxy)> {
-    let each = |cell| proxies.iter().map(move |proxy| (cell, *proxy));
-    Cell::SERVED.into_iter().flat_map(each)
+/// Latencies at a rate.
+const LATENCIES: [Figure; 3] = [
+    latency("p50, ", |o, _| o.latency_us.p50),
+    latency("p99, ", |o, _| o.latency_us.p99),
+    latency("p99.9, ", |o, _| o.latency_us.p999),
+];
+
+const fn latency(name: &'static str, take: fn(&Outcome, Mode) -> f64) -> Figure {
+    Figure {
+        name,
+        unit: "us",
+        of: Of::Slice(take),
+    }
 }
 
-/// Whether a row is ours, and by a service.
-fn is_judged(cell: Cell, proxy: Proxy) -> bool {
-    cell.to != To::Pod && Proxy::OURS.contains(&proxy)
+/// Every way by a service with each of some proxies.
+fn each(proxies: &[Proxy]) -> impl Iterator<Item = (Cell, Proxy)> {
+    let each = |cell| proxies.iter().map(move |proxy| (cell, *proxy));
+    Cell::SERVED.into_iter().flat_map(each)
 }
 
 /// Least share of the direct way's speed.
@@ -208,8 +233,8 @@ fn target(load: &Load, cell: Cell, ours: Proxy) -> Option<Target> {
 mod tests {
     use super::*;
 
-    /// Two repetitions in which a proxy has so many transactions a second by a service, and 1,000
-    /// without.
+    /// Two repetitions of two slices in which a proxy has so many transactions a second by a
+    /// service, and 1,000 without, on a machine that gets faster.
     fn samples(services: u32, speeds: &[(Proxy, u64)]) -> Samples {
         let outcome = |transactions| Outcome {
             transactions,
@@ -217,17 +242,25 @@ mod tests {
             cpu_seconds: 1.0,
             ..Outcome::default()
         };
-        let mut outcomes = BTreeMap::new();
-        for (proxy, speed) in speeds {
-            for cell in Cell::of(*proxy) {
-                let speed = if cell.to == To::Pod { 1000 } else { *speed };
-                outcomes.insert((*proxy, cell), vec![outcome(speed); 2]);
-            }
+        let repetition = |speed: u64| -> Vec<Slice> {
+            let slice = |faster| Slice {
+                served: outcome(speed * faster),
+                direct: outcome(1000 * faster),
+            };
+            [1, 2].map(slice).into()
+        };
+        let mut slices = BTreeMap::new();
+        for (cell, (proxy, speed)) in Cell::SERVED
+            .into_iter()
+            .flat_map(|cell| speeds.iter().map(move |s| (cell, *s)))
+        {
+            let both = vec![repetition(speed), repetition(speed)];
+            slices.insert((proxy, cell), both);
         }
         Samples {
             services,
             load: Load::closed(Mode::Crr, 16, 1.0),
-            outcomes,
+            slices,
         }
     }
 
@@ -249,6 +282,7 @@ mod tests {
             "pod, same node, ClusterIP: Bascule",
         );
         assert_eq!((ours.ratio(), ours.met()), (Some(0.98), Some(false)));
+        assert_eq!(ours.samples, [980.0, 1960.0, 980.0, 1960.0]);
         let port = find(&rows, "16 at a time, 1/s", "backend on that node: Bascule");
         assert_eq!((port.ratio(), port.met()), (Some(0.98), Some(true)));
     }
@@ -258,16 +292,23 @@ mod tests {
         let rows = samples(10, &[(Proxy::Host, 900), (Proxy::Iptables, 901)]).rows();
         let beside: Vec<&Row> = rows
             .iter()
-            .filter(|r| r.case.contains("side by side"))
+            .filter(|r| r.case.contains("at a time, side by side"))
             .collect();
         assert_eq!(beside.len(), Cell::SERVED.len());
         assert!(beside.iter().all(|row| row.met() == Some(false)));
     }
 
     #[test]
-    fn cpu_time_is_compared_with_kube_proxys() {
+    fn cpu_time_is_of_a_whole_repetition_and_compared_with_kube_proxys() {
         let rows = samples(10, &[(Proxy::Bascule, 1000), (Proxy::Nftables, 500)]).rows();
-        let row = find(&rows, "CPU", "backend on the other node: Bascule");
+        let all = find(&rows, "CPU time, CPU", "backend on the other node: Bascule");
+        // Two seconds for 1,000 and 2,000 transactions.
+        assert_eq!((all.samples.len(), all.samples[0].round()), (2, 667.0));
+        let row = find(
+            &rows,
+            "CPU time, side by side",
+            "other node: Bascule : kube-proxy nftables",
+        );
         assert_eq!((row.ratio(), row.met()), (Some(0.5), Some(true)));
     }
 
@@ -277,7 +318,7 @@ mod tests {
         let many = samples(10_000, &[(Proxy::Bascule, 970)]);
         let rows = many.growth(&few);
         assert_eq!(rows.len(), Cell::SERVED.len());
-        assert!(rows.iter().all(|row| row.met() == Some(false)), "{rows:?}");
+        assert!(rows.iter().all(|row| row.met() == Some(false)));
         assert!(rows[0].case.starts_with("10,000 services: "), "{rows:?}");
     }
 }

@@ -10,11 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::cell::{Cell, From, To};
-use crate::bench::loadgen::{Load, Outcome, Request};
+use super::proxy::Proxy;
+use crate::bench::loadgen::{Duel, Load, Outcome, Request};
 use crate::cluster::control::kubectl;
 use crate::cluster::pods::{self, IN_POD, Pod, Running};
 use crate::cluster::process::{Place, command, output, wait_for};
-use crate::cluster::proxy::{self, Choice, Kind};
+use crate::cluster::proxy;
 use crate::cluster::topology::Node;
 use crate::cluster::{self, down};
 use crate::worker::Worker;
@@ -40,73 +41,10 @@ const SETTINGS: [(&str, &str); 2] = [
 /// that its node's sockets have when it starts.
 const PORTS: (&str, &str) = ("net.ipv4.ip_local_port_range", "1024 65535");
 
-/// What serves a pair of nodes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Proxy {
-    /// Nothing: pods are dialled directly.
-    None,
-    /// Bascule, with socket hooks for all.
-    Bascule,
-    /// Bascule, with socket hooks for the node's own sockets only: pods are served per packet.
-    Host,
-    /// kube-proxy.
-    Nftables,
-    /// kube-proxy.
-    Iptables,
-}
-
-impl Proxy {
-    /// All, in the order of the nodes.
-    pub(super) const ALL: [Self; 5] = [
-        Self::None,
-        Self::Bascule,
-        Self::Host,
-        Self::Nftables,
-        Self::Iptables,
-    ];
-    /// Those that are compared with.
-    pub(super) const PEERS: [Self; 2] = [Self::Nftables, Self::Iptables];
-    /// Those that must be ahead.
-    pub(super) const OURS: [Self; 2] = [Self::Bascule, Self::Host];
-
-    /// Its name in the tables.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::None => "no proxy",
-            Self::Bascule => "Bascule",
-            Self::Host => "Bascule, --socket-lb=host",
-            Self::Nftables => "kube-proxy nftables",
-            Self::Iptables => "kube-proxy iptables",
-        }
-    }
-
-    /// One word: part of names of objects. Its first letter is what its server answers.
-    fn word(self) -> &'static str {
-        match self {
-            Self::None => "direct",
-            Self::Bascule => "bascule",
-            Self::Host => "host",
-            Self::Nftables => "nftables",
-            Self::Iptables => "iptables",
-        }
-    }
-
-    fn choice(self) -> Choice {
-        let (proxy, mode, flags) = match self {
-            Self::None => (Kind::None, "", vec![]),
-            Self::Bascule => (Kind::Bascule, "", vec![]),
-            Self::Host => (Kind::Bascule, "", vec!["--socket-lb=host".to_owned()]),
-            Self::Nftables | Self::Iptables => (Kind::KubeProxy, self.word(), vec![]),
-        };
-        Choice {
-            proxy,
-            mode: mode.to_owned(),
-            bascule: Some(paths::root().join("target/release/bascule")),
-            image: None,
-            takeover: false,
-            flags,
-        }
-    }
+/// What became of a load for a moment, and directly before or after of the same to the pod.
+pub(super) struct Slice {
+    pub(super) served: Outcome,
+    pub(super) direct: Outcome,
 }
 
 /// Two nodes with one proxy: the first has the server.
@@ -189,11 +127,13 @@ impl World {
         let probe = Load::probe();
         for pair in 0..self.pairs.len() {
             let proxy = self.pairs[pair].proxy;
-            for cell in Cell::of(proxy) {
+            let server = proxy.word().chars().next();
+            for cell in Cell::SERVED {
                 let what = format!("{} serves: {}", proxy.name(), cell.name());
                 wait_for(&what, super::PATIENCE, None, || {
-                    let outcome = self.run(pair, cell, &probe)?;
-                    outcome.check(proxy.word().chars().next())
+                    let slices = self.duel(pair, cell, &probe, 1)?;
+                    let mut outcomes = slices.iter().flat_map(|s| [&s.served, &s.direct]);
+                    outcomes.try_for_each(|outcome| outcome.check(server))
                 })?;
             }
         }
@@ -238,16 +178,28 @@ impl World {
         gone.flat_map(|pair| pair.nodes).try_for_each(proxy::end_on)
     }
 
-    /// Asks the client of a cell for a load, and waits for its outcome.
+    /// Asks the client of a cell for a load by the service and of the server's pod by turns, and
+    /// waits for what became of each slice. Without a proxy both are of the pod.
     ///
     /// # Errors
     /// The client has ended.
-    pub(super) fn run(&mut self, pair: usize, cell: Cell, load: &Load) -> Result<Outcome> {
+    pub(super) fn duel(
+        &mut self,
+        pair: usize,
+        cell: Cell,
+        load: &Load,
+        slices: u32,
+    ) -> Result<Vec<Slice>> {
         let pair = &mut self.pairs[pair];
         let load = Load {
             target: pair.target(cell),
             ..load.clone()
         };
+        let request = Request::Duel(Duel {
+            run: &load,
+            against: pair.addrs.pod.clone(),
+            slices,
+        });
         let client = match cell.from {
             From::Outside => &mut self.outside,
             inside => pair
@@ -255,7 +207,11 @@ impl World {
                 .get_mut(&inside)
                 .with_context(|| format!("there is no client for {}", cell.name()))?,
         };
-        client.call(&Request::Run(&load))
+        let outcomes: Vec<[Outcome; 2]> = client.call(&request)?;
+        let slices = outcomes.into_iter();
+        Ok(slices
+            .map(|[served, direct]| Slice { served, direct })
+            .collect())
     }
 }
 
@@ -355,7 +311,7 @@ impl Pair {
             format!("{v4}:{}", self.addrs.node_port)
         };
         match cell.to {
-            To::Pod => self.addrs.pod.clone(),
+            _ if self.proxy == Proxy::None => self.addrs.pod.clone(),
             To::ClusterIp => self.addrs.cluster_ip.clone(),
             To::NodePortThere => node(0),
             To::NodePortElsewhere => node(1),
