@@ -56,6 +56,37 @@ pub(super) struct Means<'a> {
     pub(super) dir: &'a Path,
 }
 
+impl Means<'_> {
+    /// Milliseconds that a command of the agent's program takes on the node.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(super) fn ask(&self, arguments: &[&str]) -> Result<f64> {
+        let mut command = Command::new(agent());
+        command
+            .args(arguments)
+            .arg("--bpffs")
+            .arg(self.dir.join("bpf"))
+            .arg("--state-dir")
+            .arg(self.dir.join("state"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let place = Place {
+            netns: Some(World::NODE),
+            cgroup: Some(self.cgroup.node()),
+        };
+        let start = Instant::now();
+        let output = place.spawn(command)?.wait_with_output()?;
+        let took = start.elapsed();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            bail!("bascule {}: {}", arguments.join(" "), why.trim());
+        }
+        Ok(took.as_secs_f64() * 1000.0)
+    }
+}
+
 /// A proxy that runs. It ends with this; what it left in the kernel stays.
 pub(super) struct Proxy {
     process: Running,

@@ -25,6 +25,9 @@ pub(super) enum Figure {
     Latency,
     BesideFailed,
     ChurnCpu,
+    Explain,
+    Status,
+    List,
     Restart,
     RestartCpu,
     RestartMemory,
@@ -35,7 +38,7 @@ pub(super) enum Figure {
 type About = (Figure, &'static str, &'static str, Option<f64>, Option<f64>);
 
 #[rustfmt::skip]
-const ALL: [About; 18] = [
+const ALL: [About; 21] = [
     (Figure::Cold, "cold start to the first right answer", "s", Some(1.5), Some(6.0)),
     (Figure::ColdCpu, "CPU of a cold start", "s", Some(2.0), Some(9.0)),
     (Figure::ColdMemory, "resident memory after a cold start", "MiB", Some(90.0), Some(250.0)),
@@ -50,6 +53,9 @@ const ALL: [About; 18] = [
     (Figure::Latency, "latency of those connections, 99.9th percentile", "ms", Some(3.0), None),
     (Figure::BesideFailed, "those connections that failed", "", Some(0.0), Some(0.0)),
     (Figure::ChurnCpu, "CPU of a minute with 100 changes a second", "s", None, None),
+    (Figure::Explain, "`bascule explain`, from a pod to a service", "ms", Some(50.0), None),
+    (Figure::Status, "`bascule status`", "ms", Some(300.0), None),
+    (Figure::List, "`bascule service list`", "ms", Some(300.0), None),
     (Figure::Restart, "restart until a change made meanwhile is served", "s", Some(1.5), Some(6.0)),
     (Figure::RestartCpu, "CPU of a restart", "s", None, None),
     (Figure::RestartMemory, "resident memory after a restart", "MiB", Some(90.0), Some(250.0)),

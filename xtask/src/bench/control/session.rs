@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::load::Client;
-use super::net::World;
+use super::net::{CLIENT, World};
 use super::proxy::{Kind, Means, Proxy, forget};
 use super::rows::Figure;
 use super::server::{CHANGING, STEADY, Server};
@@ -18,6 +18,8 @@ const RATE: u32 = 2000;
 const RESTART_RATE: u32 = 200;
 /// Changes a second of a busy cluster.
 const CHURN: u32 = 100;
+/// How often a command is given.
+const COMMANDS: u32 = 7;
 /// kube-proxy writes at most once a second (`minSyncPeriod`); the pause before a change is
 /// longer, and not always the same, so that a change finds it idle.
 const PAUSE: Duration = Duration::from_millis(1100);
@@ -85,7 +87,8 @@ pub(super) fn run(scene: &mut Scene<'_>, kind: Kind, times: Times) -> Result<Fig
     let all = session
         .changes(&proxy)
         .and_then(|()| session.beside_load(&proxy))
-        .and_then(|()| session.churn(&proxy));
+        .and_then(|()| session.churn(&proxy))
+        .and_then(|()| session.commands(&proxy));
     all.map_err(|e| proxy.failed(&e))?;
     let proxy = session.restart(proxy)?;
     drop(proxy);
@@ -209,6 +212,26 @@ impl<'a, 'b> Session<'a, 'b> {
         let before = proxy.rest()?;
         let (_, seconds) = self.scene.server.api.churn(CHURN, self.times.churn)?;
         self.set(Figure::ChurnCpu, (proxy.rest()? - before) * 60.0 / seconds);
+        Ok(())
+    }
+
+    /// What an operator waits for: commands that read the maps.
+    fn commands(&mut self, proxy: &Proxy) -> Result<()> {
+        if self.kind != Kind::Bascule {
+            return Ok(());
+        }
+        proxy.rest()?;
+        let to = format!("{}:80", STEADY.1);
+        let commands: [(Figure, &[&str]); 3] = [
+            (Figure::Explain, &["explain", CLIENT, &to]),
+            (Figure::Status, &["status"]),
+            (Figure::List, &["service", "list"]),
+        ];
+        for (figure, arguments) in commands {
+            let took = (0..COMMANDS).map(|_| self.scene.means.ask(arguments));
+            let took = took.collect::<Result<Vec<_>>>()?;
+            self.set(figure, percentile(&took, 50));
+        }
         Ok(())
     }
 
