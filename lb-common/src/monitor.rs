@@ -1,14 +1,14 @@
-//! The contract of `bascule monitor`: how the packet programs are told to tell of packets, and
-//! what they tell.
+//! The contract of `bascule monitor`: how the programs are told to tell of packets and of calls
+//! of sockets, and what they tell.
 //!
 //! Three maps that hold nothing lasting: what is wanted ([`Control`], the programs' `.bss`, so
 //! that a program reads it without a lookup), one record for each CPU ([`Watch`]), and the ring
-//! of [`Event`]s. They are pinned beside the maps of [`crate::schema`], and a layout that changes
+//! of [`Event`]s and [`CallEvent`]s, which their sizes tell apart. They are pinned beside the maps of [`crate::schema`], and a layout that changes
 //! gets another name.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::reason::COUNT;
+use crate::{Addr, Be16, reason::COUNT};
 
 /// Bytes of a frame that an event has at most, before and after.
 pub const SNAP: usize = 128;
@@ -24,6 +24,8 @@ pub struct MonitorMap {
     pub pin: &'static str,
     /// Bytes of a value.
     pub value_size: u32,
+    /// What it holds.
+    pub doc: &'static str,
 }
 
 /// What is wanted.
@@ -31,18 +33,21 @@ pub const CONTROL: MonitorMap = MonitorMap {
     name: ".bss",
     pin: "lb_mon_ctl_v1",
     value_size: size_of::<Control>() as u32,
+    doc: "What `bascule monitor` wants to be told.",
 };
 /// The record of each CPU.
 pub const WATCH: MonitorMap = MonitorMap {
     name: "lb_mon_cpu_v1",
     pin: "lb_mon_cpu_v1",
     value_size: size_of::<Watch>() as u32,
+    doc: "Events that `bascule monitor` lost, and the packet at hand, of each CPU.",
 };
 /// The ring.
 pub const EVENTS: MonitorMap = MonitorMap {
-    name: "lb_mon_ring_v1",
-    pin: "lb_mon_ring_v1",
+    name: "lb_mon_ring_v2",
+    pin: "lb_mon_ring_v2",
     value_size: 0,
+    doc: "Events on their way to `bascule monitor`, in bytes.",
 };
 /// Every map of the monitor.
 pub const MAPS: [MonitorMap; 3] = [CONTROL, WATCH, EVENTS];
@@ -112,7 +117,33 @@ pub struct Event {
     pub after: [u8; SNAP],
 }
 
-/// Where a packet met the datapath.
+/// A call of a socket that dials, and what became of it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+pub struct CallEvent {
+    /// Nanoseconds of the kernel's monotonic clock.
+    pub time: u64,
+    /// The cookie of the socket's network namespace.
+    pub netns: u64,
+    /// What was dialled; IPv4 in mapped form.
+    pub addr: Addr,
+    /// Where the call goes on; the same, where it fails.
+    pub backend: Addr,
+    /// The dialled port.
+    pub port: Be16,
+    /// The backend's.
+    pub backend_port: Be16,
+    /// IP protocol number of the socket.
+    pub proto: u8,
+    /// [`hook::CONNECT`] or [`hook::SENDMSG`].
+    pub hook: u8,
+    /// Number of the [`crate::Reason`].
+    pub reason: u8,
+    /// Always 0.
+    pub reserved: u8,
+}
+
+/// Where a packet, or a socket's call, met the datapath.
 pub mod hook {
     /// XDP of an uplink.
     pub const XDP: u8 = 1;
@@ -122,6 +153,10 @@ pub mod hook {
     pub const POD: u8 = 3;
     /// TC egress of either.
     pub const EGRESS: u8 = 4;
+    /// `connect` of a local socket.
+    pub const CONNECT: u8 = 5;
+    /// `sendmsg` of a local socket that is not connected.
+    pub const SENDMSG: u8 = 6;
 }
 
 /// A CPU's record: packets of one CPU come one after the other.
@@ -165,6 +200,7 @@ const _: () = {
     assert!(SNAP.is_power_of_two() && SNAP > 14 + 60 + 13);
     assert!(RING.is_power_of_two());
     assert!(size_of::<Event>() == 24 + 2 * SNAP);
+    assert!(size_of::<CallEvent>() == 56);
     assert!(size_of::<Watch>() == 24 + size_of::<Event>());
     assert!(size_of::<Control>() == 56);
     assert!(core::mem::offset_of!(Event, device) == 8);

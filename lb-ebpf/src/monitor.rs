@@ -1,5 +1,5 @@
-//! Telling `bascule monitor` of packets (`lb_common::monitor`): a look at the frame before the
-//! pipeline, and one after it.
+//! Telling `bascule monitor` of packets and of calls of sockets (`lb_common::monitor`): of a packet
+//! a look at the frame before the pipeline, and one after it.
 //!
 //! While nobody looks a packet costs two loads and two branches. The rest is in global
 //! functions, called when the pipeline's frames are not on the stack, which the verifier looks
@@ -15,10 +15,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Reason,
-    monitor::{Control, Event, RING, SNAP, Watch, closes, control_flags, hook, taken},
+    Addr, Be16, Reason,
+    monitor::{CallEvent, Control, Event, RING, SNAP, Watch, closes, control_flags, hook, taken},
 };
-use lb_datapath::Words as _;
+use lb_datapath::{Words as _, socket::Call};
 
 use crate::{bytes, env::now, words::Memory, xdp::bounds};
 
@@ -39,7 +39,7 @@ static mut LB_MONITOR: Control = Control {
 static lb_mon_cpu_v1: PerCpuArray<Watch, 1> = PerCpuArray::new();
 #[allow(non_upper_case_globals, reason = "the symbol is the map's name")]
 #[btf_map]
-static lb_mon_ring_v1: RingBuf<Event, { RING as usize }> = RingBuf::new();
+static lb_mon_ring_v2: RingBuf<Event, { RING as usize }> = RingBuf::new();
 
 /// A field of [`Control`], as it is now.
 macro_rules! control {
@@ -94,6 +94,18 @@ fn is_due() -> bool {
 fn is_in_vain() -> bool {
     let closed = control!(flags) & control_flags::CLOSED != 0;
     control!(budget) <= 0 && !closed && u64::from(now()) <= control!(until)
+}
+
+/// Whether nobody looks any more; says so to all, if it is the first to find that.
+#[inline(always)]
+fn is_over() -> bool {
+    let until = control!(until);
+    if u64::from(now()) <= until {
+        return false;
+    }
+    // SAFETY: the words of a map's value. Whoever looks by now has written another time.
+    unsafe { Memory::new((&raw mut LB_MONITOR).cast()) }.compare_exchange(0, until, 0);
+    true
 }
 
 /// A context that has a frame.
@@ -162,10 +174,7 @@ impl Frame for __sk_buff {
 /// The first look: whether the packet is looked at ([`taken`]), and its bytes.
 #[inline(always)]
 fn look<C: Frame>(ctx: *mut C, hook: u8) -> u64 {
-    let until = control!(until);
-    if u64::from(now()) > until {
-        // SAFETY: the words of a map's value. Whoever looks by now has written another time.
-        unsafe { Memory::new((&raw mut LB_MONITOR).cast()) }.compare_exchange(0, until, 0);
+    if is_over() {
         return taken::NO;
     }
     let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0) else {
@@ -214,7 +223,7 @@ fn tell<C: Frame>(ctx: *mut C, decided: u32, looked: u64) {
     C::copy(ctx, &raw mut event.after);
     let event: &Event = event;
     // Who looks comes by itself: to wake somebody would cost more than all the rest.
-    match lb_mon_ring_v1.output(event, u64::from(BPF_RB_NO_WAKEUP)) {
+    match lb_mon_ring_v2.output(event, u64::from(BPF_RB_NO_WAKEUP)) {
         Ok(()) => spend(),
         Err(_) => watch.full += 1,
     }
@@ -224,12 +233,63 @@ fn tell<C: Frame>(ctx: *mut C, decided: u32, looked: u64) {
 #[inline(always)]
 fn spend() {
     // SAFETY: a word of a map's value.
+    unsafe { add((&raw mut LB_MONITOR.budget).cast(), -1) };
+}
+
+/// Adds to a number, whoever else does so at the same time.
+///
+/// # Safety
+/// The pointer is of a word of a map's value.
+#[inline(always)]
+unsafe fn add(to: *mut u64, what: i64) {
+    // SAFETY: the caller's.
     unsafe {
         asm!(
             "lock *(u64 *)({p} + 0) += {v}",
-            v = in(reg) -1i64, p = in(reg) &raw mut LB_MONITOR.budget,
+            v = in(reg) what, p = in(reg) to,
             options(nostack)
         );
+    }
+}
+
+/// Tells of a socket's call, and where it goes on, if somebody looks and it is wanted. Packets may
+/// interrupt it, on its CPU: it keeps nothing in the CPU's record, and a turn that is counted by
+/// both is one.
+#[inline(always)]
+pub(crate) fn called(call: &Call, at: u8, reason: Reason, goes_on: impl FnOnce() -> (Addr, Be16)) {
+    let number = reason as u32;
+    if control!(until) == 0 || control!(reasons) >> (number & 63) & 1 == 0 || !is_due() {
+        return;
+    }
+    if is_over() {
+        return;
+    }
+    let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0) else {
+        return;
+    };
+    if control!(budget) <= 0 {
+        // SAFETY: the record is a map's value.
+        unsafe { add(&raw mut (*watch).over, 1) };
+        return;
+    }
+    let (backend, backend_port) = goes_on();
+    let event = CallEvent {
+        // SAFETY: the helper has no arguments and cannot fail.
+        time: unsafe { bpf_ktime_get_ns() },
+        netns: call.netns,
+        addr: call.addr,
+        backend,
+        port: call.port,
+        backend_port,
+        proto: call.proto,
+        hook: at,
+        reason: number as u8,
+        reserved: 0,
+    };
+    match lb_mon_ring_v2.output_untyped::<CallEvent>(&event, u64::from(BPF_RB_NO_WAKEUP)) {
+        Ok(()) => spend(),
+        // SAFETY: as above.
+        Err(_) => unsafe { add(&raw mut (*watch).full, 1) },
     }
 }
 

@@ -7,13 +7,13 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use lb_common::{Addr, Be16, Be32};
+use lb_common::{Addr, Be16, Be32, monitor::hook};
 use lb_datapath::{
     Run, Step,
     socket::{Call, SocketVerdict, incoming, outgoing},
 };
 
-use crate::{env::now, maps::KernelMaps};
+use crate::{env::now, maps::KernelMaps, monitor::called};
 
 /// Whether the kernel has `bpf_set_retval` for these hooks (Linux 5.18); set by
 /// the loader. Without it a refused connection fails with EPERM.
@@ -90,12 +90,18 @@ impl Kind for Inet6 {
 }
 
 #[inline(always)]
+fn port(ctx: *mut bpf_sock_addr) -> Be16 {
+    // SAFETY: the context is valid. Volatile: what `act` has written is read.
+    Be16::from_raw(unsafe { (&raw const (*ctx).user_port).read_volatile() } as u16)
+}
+
+#[inline(always)]
 fn call<K: Kind>(ctx: *mut bpf_sock_addr) -> Call {
     // SAFETY: the context is valid.
     unsafe {
         Call {
             addr: K::addr(ctx),
-            port: Be16::from_raw((*ctx).user_port as u16),
+            port: port(ctx),
             proto: (*ctx).protocol as u8,
             cookie: bpf_get_socket_cookie(ctx.cast()),
             netns: bpf_get_netns_cookie(ctx.cast()),
@@ -125,9 +131,12 @@ fn act<K: Kind>(ctx: *mut bpf_sock_addr, verdict: SocketVerdict) -> i32 {
 }
 
 #[inline(always)]
-fn to_backend<K: Kind>(ctx: *mut bpf_sock_addr) -> i32 {
-    let (verdict, _) = outgoing(&KernelMaps, &Live, &call::<K>(ctx));
-    act::<K>(ctx, verdict)
+fn to_backend<K: Kind, const HOOK: u8>(ctx: *mut bpf_sock_addr) -> i32 {
+    let call = call::<K>(ctx);
+    let (verdict, reason) = outgoing(&KernelMaps, &Live, &call);
+    let done = act::<K>(ctx, verdict);
+    called(&call, HOOK, reason, || (K::addr(ctx), port(ctx)));
+    done
 }
 
 #[inline(always)]
@@ -137,24 +146,24 @@ fn to_frontend<K: Kind>(ctx: *mut bpf_sock_addr) -> i32 {
 }
 
 macro_rules! hooks {
-    ($($hook:ident $name:ident $doc:literal $run:ident $kind:ty;)+) => {
+    ($($hook:ident $name:ident $doc:literal $run:expr;)+) => {
         $(
             #[doc = $doc]
             #[cgroup_sock_addr($hook)]
             fn $name(ctx: SockAddrContext) -> i32 {
-                $run::<$kind>(ctx.sock_addr)
+                $run(ctx.sock_addr)
             }
         )+
     };
 }
 
 hooks! {
-    connect4 lb_connect4 "`connect` over IPv4." to_backend Inet;
-    connect6 lb_connect6 "`connect` over IPv6." to_backend Inet6;
-    sendmsg4 lb_sendmsg4 "`sendmsg` of an unconnected IPv4 socket." to_backend Inet;
-    sendmsg6 lb_sendmsg6 "`sendmsg` of an unconnected IPv6 socket." to_backend Inet6;
-    recvmsg4 lb_recvmsg4 "`recvmsg` over IPv4." to_frontend Inet;
-    recvmsg6 lb_recvmsg6 "`recvmsg` over IPv6." to_frontend Inet6;
-    getpeername4 lb_getpeer4 "`getpeername` over IPv4." to_frontend Inet;
-    getpeername6 lb_getpeer6 "`getpeername` over IPv6." to_frontend Inet6;
+    connect4 lb_connect4 "`connect` over IPv4." to_backend::<Inet, { hook::CONNECT }>;
+    connect6 lb_connect6 "`connect` over IPv6." to_backend::<Inet6, { hook::CONNECT }>;
+    sendmsg4 lb_sendmsg4 "`sendmsg` of an unconnected IPv4 socket." to_backend::<Inet, { hook::SENDMSG }>;
+    sendmsg6 lb_sendmsg6 "`sendmsg` of an unconnected IPv6 socket." to_backend::<Inet6, { hook::SENDMSG }>;
+    recvmsg4 lb_recvmsg4 "`recvmsg` over IPv4." to_frontend::<Inet>;
+    recvmsg6 lb_recvmsg6 "`recvmsg` over IPv6." to_frontend::<Inet6>;
+    getpeername4 lb_getpeer4 "`getpeername` over IPv4." to_frontend::<Inet>;
+    getpeername6 lb_getpeer6 "`getpeername` over IPv6." to_frontend::<Inet6>;
 }

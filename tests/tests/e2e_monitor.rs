@@ -209,6 +209,44 @@ fn what_is_asked_for_is_shown_and_nothing_else() {
 }
 
 #[test]
+fn what_sockets_dial_is_seen_as_their_calls() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let (pods, mut client) = served(&node);
+    let _agent = node.agent(&[]);
+    let looking = Looking::start(&node, &["--json", "--service", "web", "--new"]);
+    client.peer.dial(WEB, How::Tcp, 2).well().unwrap();
+    client.peer.dial(STICKY, How::Tcp, 1).well().unwrap();
+    let rows = looking.shown();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let backends = pods.iter().map(|p| json!(format!("{}:8080", p.v4())));
+    let backends: Vec<Value> = backends.collect();
+    for row in &rows {
+        assert!(backends.contains(&row["backend"]), "{row}");
+        let told = [
+            ("device", json!("socket")),
+            ("hook", json!("connect")),
+            ("protocol", json!("TCP")),
+            ("client", json!(client.v4().to_string())),
+            ("frontend", json!(WEB)),
+            ("service", json!("default/web:tcp")),
+            ("reason", json!("socket")),
+            ("verdict", json!("connected")),
+        ];
+        for (field, value) in told {
+            assert_eq!(row[field], value, "{field}: {row}");
+        }
+    }
+    let looking = Looking::start(&node, &["--json", "--drops"]);
+    let _ = client.peer.dial(EMPTY, How::Tcp, 1);
+    let rows = looking.shown();
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    let told = (&row["reason"], &row["verdict"], &row["backend"]);
+    let refused = (&json!("no_endpoints"), &json!("refused"), &Value::Null);
+    assert_eq!(told, refused, "{row}");
+}
+
+#[test]
 fn a_monitor_that_is_killed_does_not_leave_the_datapath_telling() {
     let world = World::new();
     let node = Node::new(&world, 1);

@@ -1,10 +1,13 @@
-//! The programs tell of packets (`lb_common::monitor`), for as long as somebody looks.
+//! The programs tell of packets and of sockets' calls (`lb_common::monitor`), for as long as
+//! somebody looks.
 
 use std::{fs, io, path::PathBuf};
 
 use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{Zeroable as _, bytes_of};
-use lb_common::monitor::{self, CONTROL, Control, EVENTS, Event, MonitorMap, WATCH, Watch};
+use lb_common::monitor::{
+    self, CONTROL, CallEvent, Control, EVENTS, Event, MonitorMap, WATCH, Watch,
+};
 
 use super::{
     clock::{now, uptime},
@@ -32,6 +35,25 @@ pub struct Wanted {
     pub closed: bool,
 }
 
+/// What the programs tell of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// A packet.
+    Packet(Box<Event>),
+    /// A call of a local socket.
+    Call(CallEvent),
+}
+
+impl Record {
+    /// Nanoseconds of the kernel's monotonic clock.
+    pub fn time(&self) -> u64 {
+        match self {
+            Self::Packet(event) => event.time,
+            Self::Call(event) => event.time,
+        }
+    }
+}
+
 /// Events that nobody will hear of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lost {
@@ -56,7 +78,7 @@ impl Lost {
     }
 }
 
-/// A look at packets. It ends when this is dropped.
+/// A look at packets and calls. It ends when this is dropped.
 pub struct Monitor {
     wanted: Wanted,
     control: BpfMap,
@@ -133,11 +155,15 @@ impl Monitor {
         written.map_err(|source| map_error(CONTROL, "write", source))
     }
 
-    /// The next event that was told of, if there is one.
-    pub fn event(&mut self) -> Option<Event> {
+    /// The next that was told of, if there is one.
+    pub fn record(&mut self) -> Option<Record> {
         let item = self.ring.next()?;
-        // The ring's name has the version of its events, so they have this size.
-        bytemuck::try_pod_read_unaligned(&item).ok()
+        // The ring's name has the version of its records, so they have one of these sizes.
+        let packet =
+            bytemuck::try_pod_read_unaligned(&item).map(|event| Record::Packet(Box::new(event)));
+        packet
+            .or_else(|_| bytemuck::try_pod_read_unaligned(&item).map(Record::Call))
+            .ok()
     }
 
     /// What was lost since the look began.

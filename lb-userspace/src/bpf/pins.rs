@@ -316,8 +316,8 @@ mod tests {
             foreign("lb_ct4_v17"),
             Some(Foreign::Version(Table::lb_ct4_v1))
         );
-        assert_eq!(foreign("lb_mon_ring_v1"), None);
-        assert_eq!(foreign("lb_mon_ring_v2"), Some(Foreign::Monitor));
+        assert_eq!(foreign("lb_mon_ring_v2"), None);
+        assert_eq!(foreign("lb_mon_ring_v1"), Some(Foreign::Monitor));
         assert_eq!(foreign("lb_ct5_v1"), Some(Foreign::Unknown));
         assert_eq!(foreign("lb_frontends_vx"), Some(Foreign::Unknown));
         assert_eq!(foreign("mine"), Some(Foreign::Unknown));

@@ -10,6 +10,7 @@ use lb_common::{
     Addr, Affinity, AffinityKey, Backend, CtKey, Frontend, FrontendKey, NodeConfig, PacketCounter,
     Reason, ServiceCounter, backend_flags,
     conntrack::{BUCKET_SLOTS, buckets_in},
+    monitor,
     schema::{Kind, MMAPABLE, Owner},
 };
 use lb_datapath::conntrack::age;
@@ -25,7 +26,7 @@ use super::{
     load::map_error,
     map::BpfMap,
     mmap::Mapped,
-    pins::{Pins, pin_error},
+    pins::{Pins, open_map, pin_error},
     settings::{MapSizes, Settings},
     store::{Pairs, values_of},
     sys::{F_RDONLY, LinkTarget},
@@ -293,7 +294,23 @@ impl Views {
                 setting: MapSizes::setting(*table),
             })
         });
-        views.collect()
+        let mut views: Vec<MapView> = views.collect::<Result<_, Error>>()?;
+        for map in monitor::MAPS {
+            // One of another version has others, or none.
+            let Some(found) = open_map(&self.pins.monitor(map), F_RDONLY)? else {
+                continue;
+            };
+            views.push(MapView {
+                name: map.pin,
+                holds: map.doc,
+                owner: "datapath",
+                used: None,
+                entries: found.info().max_entries,
+                bytes: found.memory().unwrap_or_default(),
+                setting: "",
+            });
+        }
+        Ok(views)
     }
 
     fn used(&self, table: Table, map: &BpfMap) -> Result<Option<u64>, Error> {

@@ -98,7 +98,7 @@ SHARE is a backend's part of the slots of its service's tables, GETS its part of
 connections. A backend of several services has one counter. Packets of sockets that connect
 straight to a backend are not seen, their connections are.")]
     Top(TopArgs),
-    /// Show packets as the datapath meets them, and what becomes of each
+    /// Show packets and calls of sockets as the datapath meets them, and what becomes of each
     #[command(after_help = "Examples:
   bascule monitor --drops
   bascule monitor --service shop/web --new --closed --json
@@ -106,8 +106,8 @@ straight to a backend are not seen, their connections are.")]
 
 Without --drops, --new and --closed, packets of every kind that are for a service or of its flows.
 A capture has each packet twice: on the interface `before` as it came, on `after` as it left.
-What local sockets dial straight (see --socket-lb of the agent) meets no packet program and is not
-shown. One at a time; the datapath stops telling when this ends, however it ends. Needs root, or
+What local sockets dial (see --socket-lb of the agent) is shown once, as a call of theirs, and is in
+no capture: its packets go straight to the backend. One at a time; the datapath stops telling when this ends, however it ends. Needs root, or
 CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.")]
     Monitor(Box<MonitorArgs>),
     /// Services as the maps have them

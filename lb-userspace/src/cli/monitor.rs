@@ -1,12 +1,13 @@
-//! `bascule monitor`: packets as the datapath meets them, and what becomes of them.
+//! `bascule monitor`: packets and sockets' calls as the datapath meets them, and what becomes of them.
 
 pub mod pcapng;
 pub mod told;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, BufWriter, Write},
+    net::IpAddr,
     path::PathBuf,
     pin::pin,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -14,11 +15,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use lb_common::{Reason, monitor::Event, reason::Class};
+use lb_common::{Reason, reason::Class};
 use tokio::{runtime, time::MissedTickBehavior};
 
-use self::told::tell;
+use self::told::{tell, tell_call};
 use super::{
+    agent::cgroup2,
     args::View,
     list_args::Which,
     rows::Served,
@@ -28,7 +30,8 @@ use super::{
 use crate::{
     agent::{kernel::pins, state::StateDir},
     bpf::{
-        monitor::{Lost, Monitor, Wanted},
+        cookies,
+        monitor::{Lost, Monitor, Record, Wanted},
         views::Views,
     },
     node::devices::devices,
@@ -44,13 +47,13 @@ pub struct MonitorArgs {
     /// Packets that are dropped or refused
     #[arg(long)]
     drops: bool,
-    /// First packets of flows
+    /// First packets of flows, and calls of local sockets that are led to a backend
     #[arg(long)]
     new: bool,
     /// Packets that end a TCP connection
     #[arg(long)]
     closed: bool,
-    /// Look at one packet of N only, on each CPU
+    /// Look at one packet or call of N only, on each CPU
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     sample: u32,
     /// Most events in a second, of all services and CPUs; what is more is counted as lost
@@ -59,7 +62,7 @@ pub struct MonitorArgs {
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Write a capture (pcapng) of what came and what left; `-` is standard output
+    /// Write a capture (pcapng) of the packets that came and that left; `-` is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pcap: Option<PathBuf>,
     /// How to show it.
@@ -77,7 +80,7 @@ impl MonitorArgs {
         let all = !(self.drops || self.new || self.closed);
         let is = |reason: &&Reason| match reason.class() {
             _ if **reason == Reason::NotOurs => false,
-            Class::Pass => all || self.new && **reason == Reason::NewFlow,
+            Class::Pass => all || self.new && matches!(reason, Reason::NewFlow | Reason::Socket),
             Class::Refuse | Class::Drop => all || self.drops,
         };
         let bits = Reason::ALL.iter().filter(is).map(|r| 1 << *r as u32);
@@ -122,6 +125,7 @@ struct Look<'a> {
     views: Views,
     served: Served,
     devices: BTreeMap<u32, String>,
+    clients: Clients,
     monitor: Monitor,
     out: Box<dyn Write>,
     colour: bool,
@@ -157,10 +161,16 @@ impl<'a> Look<'a> {
         let monitor = Monitor::start(&pins(&paths.bpffs), args.wanted())
             .context("the datapath cannot be asked to tell of packets")?;
         let now = Instant::now();
+        let node = views.node()?.host_netns;
         Ok(Self {
             views,
             served,
             devices: BTreeMap::new(),
+            clients: Clients {
+                node,
+                names: HashMap::new(),
+                may_look: true,
+            },
             monitor,
             out,
             colour: wants_colour(),
@@ -180,8 +190,8 @@ impl<'a> Look<'a> {
             self.tell_losses()?;
         }
         let since_boot = since_boot();
-        while let Some(event) = self.monitor.event() {
-            self.event(&event, since_boot)?;
+        while let Some(record) = self.monitor.record() {
+            self.record(&record, since_boot)?;
             if self.args.count == Some(self.shown) {
                 self.out.flush()?;
                 return Ok(false);
@@ -196,20 +206,29 @@ impl<'a> Look<'a> {
         Ok(true)
     }
 
-    fn event(&mut self, event: &Event, since_boot: u64) -> anyhow::Result<()> {
-        let time = event.time.wrapping_add(since_boot);
-        let device = self.device(event.device);
+    fn record(&mut self, record: &Record, since_boot: u64) -> anyhow::Result<()> {
+        let time = record.time().wrapping_add(since_boot);
         let stamp = jiff::Timestamp::from_nanosecond(i128::from(time))?;
         let shown = match self.args.view.json {
             true => stamp.to_string(),
             false => stamp.strftime("%H:%M:%S%.6f").to_string(),
         };
-        let wanted = self.args.which.service.as_deref();
-        let Some(told) = tell(event, &self.served, wanted, (shown, device)) else {
-            return Ok(());
+        let told = match record {
+            Record::Packet(event) => {
+                let place = (shown, self.device(event.device));
+                tell(event, &self.served, self.wanted(), place)
+            }
+            Record::Call(event) => {
+                let place = (shown, self.clients.name(event.netns));
+                tell_call(event, &self.served, self.wanted(), place)
+            }
         };
-        self.shown += 1;
+        let Some(told) = told else { return Ok(()) };
         if self.args.pcap.is_some() {
+            // A call is no packet.
+            let Record::Packet(event) = record else {
+                return Ok(());
+            };
             let packets = pcapng::packets(event, time, &told.comment());
             self.out.write_all(&packets)?;
         } else if self.args.view.json {
@@ -218,7 +237,12 @@ impl<'a> Look<'a> {
         } else {
             writeln!(self.out, "{}", told.line(self.colour))?;
         }
+        self.shown += 1;
         Ok(())
+    }
+
+    fn wanted(&self) -> Option<&'a str> {
+        self.args.which.service.as_deref()
     }
 
     /// The name of a device; devices come and go.
@@ -239,6 +263,7 @@ impl<'a> Look<'a> {
             self.served.names = names;
         }
         self.devices.clear();
+        self.clients.may_look = true;
         Ok(())
     }
 
@@ -265,6 +290,35 @@ impl<'a> Look<'a> {
             self.lost.total()
         );
         Ok(())
+    }
+}
+
+/// Whose the sockets of a network namespace are.
+struct Clients {
+    /// The node's own namespace.
+    node: u64,
+    /// By the namespace's cookie.
+    names: HashMap<u64, String>,
+    /// To look into all namespaces takes a moment: at most once a second.
+    may_look: bool,
+}
+
+impl Clients {
+    fn name(&mut self, cookie: u64) -> String {
+        if cookie == self.node {
+            return "node".to_owned();
+        }
+        if !self.names.contains_key(&cookie) && self.may_look {
+            self.may_look = false;
+            let found = cgroup2().and_then(|cgroup| cookies(&cgroup).ok());
+            // IPv4 before IPv6: a pod has one name.
+            let mut all: Vec<(IpAddr, u64)> = found.unwrap_or_default().into_iter().collect();
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            let named = all.into_iter().map(|(ip, cookie)| (cookie, ip.to_string()));
+            self.names = named.collect();
+        }
+        let unknown = || format!("namespace {cookie}");
+        self.names.get(&cookie).cloned().unwrap_or_else(unknown)
     }
 }
 

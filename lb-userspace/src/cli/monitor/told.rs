@@ -1,4 +1,4 @@
-//! An event of the datapath in words. Pure.
+//! A packet or a socket's call in words. Pure.
 
 use std::{
     collections::BTreeSet,
@@ -7,9 +7,11 @@ use std::{
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use lb_common::{
-    Frontend, FrontendKey, Reason,
-    monitor::{Event, SNAP, hook},
-    proto, scope,
+    Addr, Be16, Frontend, FrontendKey, Reason,
+    monitor::{CallEvent, Event, SNAP, hook},
+    proto,
+    reason::Class,
+    scope,
 };
 use serde::Serialize;
 
@@ -113,7 +115,7 @@ pub fn after(event: &Event) -> &[u8] {
 pub struct Told {
     /// When.
     pub time: String,
-    /// The device.
+    /// The device, or `socket`.
     pub device: String,
     /// The program.
     pub hook: &'static str,
@@ -135,9 +137,10 @@ pub struct Told {
     pub service: Option<String>,
     /// The label of the reason, as in metrics.
     pub reason: String,
-    /// `passed`, `dropped`, `transmitted` or `redirected`.
+    /// `passed`, `dropped`, `transmitted` or `redirected`; of a call `connected`, `refused` or
+    /// `dropped`.
     pub verdict: &'static str,
-    /// Length of the frame.
+    /// Length of the frame; 0 of a call.
     pub bytes: u32,
 }
 
@@ -175,10 +178,10 @@ pub fn tell(
     wanted: Option<&str>,
     (time, device): (String, String),
 ) -> Option<Told> {
-    let reason = Reason::ALL.get(usize::from(event.reason)).copied();
+    let reason = reason_of(event.reason);
     let (came, left) = (Headers::read(before(event)), Headers::read(after(event)));
     // An answer of the datapath itself is no translation.
-    let passed = reason.is_some_and(|r| r.class() == lb_common::reason::Class::Pass);
+    let passed = reason.is_some_and(|r| r.class() == Class::Pass);
     let left = left.filter(|_| passed && reason != Some(Reason::EchoReply));
     let reply = is_reply(event, reason, served, left.as_ref());
     let (near, far) = match reply {
@@ -214,10 +217,55 @@ pub fn tell(
         client,
         frontend,
         reply,
-        reason: reason.map_or_else(|| format!("#{}", event.reason), |r| r.label().to_owned()),
+        reason: label(event.reason),
         verdict: verdict(event),
         bytes: event.len,
     })
+}
+
+/// Tells of the call of a client's socket; `None` where it is of another service than the one
+/// that is wanted.
+pub fn tell_call(
+    event: &CallEvent,
+    served: &Served,
+    wanted: Option<&str>,
+    (time, client): (String, String),
+) -> Option<Told> {
+    let at = |addr: Addr, port: Be16| SocketAddr::new(addr.into(), port.get());
+    let frontend = at(event.addr, event.port);
+    let place = (frontend.ip(), Some(frontend.port()), event.proto);
+    if wanted.is_some_and(|wanted| !served.is_of(place, wanted)) {
+        return None;
+    }
+    let backend = at(event.backend, event.backend_port);
+    Some(Told {
+        time,
+        device: "socket".to_owned(),
+        hook: hook_name(event.hook),
+        protocol: protocol_name(event.proto).into_owned(),
+        flags: String::new(),
+        client,
+        frontend: frontend.to_string(),
+        backend: (backend != frontend).then(|| backend.to_string()),
+        snat: None,
+        reply: false,
+        service: served.service_of(place),
+        reason: label(event.reason),
+        verdict: match reason_of(event.reason).map(Reason::class) {
+            Some(Class::Pass) => "connected",
+            Some(Class::Refuse) => "refused",
+            Some(Class::Drop) | None => "dropped",
+        },
+        bytes: 0,
+    })
+}
+
+fn reason_of(number: u8) -> Option<Reason> {
+    Reason::ALL.get(usize::from(number)).copied()
+}
+
+fn label(number: u8) -> String {
+    reason_of(number).map_or_else(|| format!("#{number}"), |r| r.label().to_owned())
 }
 
 /// Whether a packet goes to the client. Of an ICMP error only its addresses tell.
@@ -243,6 +291,8 @@ fn hook_name(of: u8) -> &'static str {
         hook::XDP => "xdp",
         hook::UPLINK | hook::POD => "ingress",
         hook::EGRESS => "egress",
+        hook::CONNECT => "connect",
+        hook::SENDMSG => "sendmsg",
         _ => "unknown",
     }
 }
@@ -280,16 +330,16 @@ impl Told {
         }
         let mood = match self.verdict {
             "dropped" => Mood::Bad,
+            "connected" => Mood::Good,
             _ if self.reason == Reason::NewFlow.label() => Mood::Good,
             _ => Mood::Warn,
         };
         let plain = matches!(self.reason.as_str(), "established" | "reply");
         let why = format!("{}, {}", self.reason, self.verdict);
-        line.push_str(&format!(
-            "  {} ({} bytes)",
-            paint(&why, mood, colour && !plain),
-            self.bytes
-        ));
+        line.push_str(&format!("  {}", paint(&why, mood, colour && !plain)));
+        if self.bytes > 0 {
+            line.push_str(&format!(" ({} bytes)", self.bytes));
+        }
         line
     }
 
