@@ -122,7 +122,7 @@ shop/web:http  10.96.0.1:80      TCP    both      -                  10.244.1.5:
 shop/web:http  172.30.0.2:30080  TCP    internal  -                  10.244.1.5:8080 10.244.2.5:8080 … 4 in all            7       70  120.6 KiB
 shop/web:http  172.30.0.2:30080  TCP    external  NodePort,Local     10.244.2.5:8080                                       7       70  120.6 KiB
 ";
-    assert_eq!(frontends_text(&held().frontend_rows()), expected);
+    assert_eq!(frontends_text(&held().frontend_rows(), false), expected);
 }
 
 #[test]
@@ -134,7 +134,22 @@ ID  BACKEND          PROTO  WHERE       SERVICES       CONNECTIONS  PACKETS     
  3  10.244.2.6:8080  TCP    other node  shop/web:http            0        0       0 B
  4  10.244.2.7:8080  TCP    other node  shop/web:http            0        0       0 B
 ";
-    assert_eq!(backends_text(&held().backend_rows()), expected);
+    assert_eq!(backends_text(&held().backend_rows(), false), expected);
+}
+
+#[test]
+fn a_wide_list_leaves_no_name_out() {
+    let text = frontends_text(&held().frontend_rows(), true);
+    let line = text.lines().find(|line| line.contains("10.96.0.1:80"));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    let id_and_service = ["1", "shop/web:http", "10.96.0.1:80", "TCP", "both", "-"];
+    assert_eq!(words[..6], id_and_service);
+    let backends = ["1.5", "2.5", "2.6", "2.7"].map(|end| format!("10.244.{end}:8080"));
+    assert_eq!(words[6..10], backends);
+    let mut rows = held().backend_rows();
+    rows[0].services = ["a", "b", "c", "d"].map(str::to_owned).into();
+    assert!(backends_text(&rows, true).contains("  a b c d  "));
+    assert!(backends_text(&rows, false).contains("  a b … 4 in all  "));
 }
 
 #[test]
@@ -151,7 +166,7 @@ fn json_has_numbers_as_numbers() {
 fn a_dangling_id_is_shown_as_such() {
     let mut held = held();
     held.backends.remove(&2);
-    let text = frontends_text(&held.frontend_rows());
+    let text = frontends_text(&held.frontend_rows(), false);
     assert!(text.contains("#2 (not live)"), "{text}");
 }
 

@@ -15,7 +15,7 @@ pub enum ServiceCommand {
         after_help = "Examples:
   bascule service list
   bascule service list --scope external
-  bascule service list --service shop/web
+  bascule service list --service shop/web --wide
   bascule service list --json | jq '.[] | select(.backends == [])'"
     )]
     List {
@@ -25,6 +25,9 @@ pub enum ServiceCommand {
         /// Of which services.
         #[command(flatten)]
         which: Which,
+        /// Every backend, and the id that the service has in the maps
+        #[arg(long, short)]
+        wide: bool,
         /// How to show it.
         #[command(flatten)]
         view: View,
@@ -46,6 +49,9 @@ pub enum BackendCommand {
         /// Of which services.
         #[command(flatten)]
         which: Which,
+        /// Every service that leads to it
+        #[arg(long, short)]
+        wide: bool,
         /// How to show it.
         #[command(flatten)]
         view: View,

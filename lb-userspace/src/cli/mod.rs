@@ -85,10 +85,15 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 fn list(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Service(ServiceCommand::List { scope, which, view }) => {
-            show::services(*scope, which, view)
+        Command::Service(ServiceCommand::List {
+            scope,
+            which,
+            wide,
+            view,
+        }) => show::services(*scope, which, *wide, view),
+        Command::Backend(BackendCommand::List { which, wide, view }) => {
+            show::backends(which, *wide, view)
         }
-        Command::Backend(BackendCommand::List { which, view }) => show::backends(which, view),
         Command::Conntrack(ConntrackCommand::List {
             address,
             which,

@@ -84,6 +84,8 @@ impl From<ServiceCounter> for Traffic {
 pub struct FrontendRow {
     /// Namespace, name and port of the service, or `#id` where the names are not known.
     pub service: String,
+    /// Its id in the maps.
+    pub id: u32,
     /// The vip.
     pub address: IpAddr,
     /// The port.
@@ -195,6 +197,7 @@ impl Held {
         let counter = self.service_counters.get(&f.service).copied();
         FrontendRow {
             service: self.name(f.service),
+            id: f.service,
             address,
             port,
             protocol: protocol_name(protocol).into_owned(),
@@ -282,17 +285,23 @@ fn traffic_cells(t: &Traffic) -> [String; 3] {
     ]
 }
 
-/// Backends that a row names before it only counts.
+/// Names that a row has before it only counts.
 const NAMED: usize = 3;
 
-/// Frontends as text.
-pub fn frontends_text(rows: &[FrontendRow]) -> String {
+/// Names, all of them where there is room.
+fn named(names: &[String], wide: bool) -> String {
+    match names.len() {
+        n if wide || n <= NAMED => names.join(" "),
+        n => format!("{} … {n} in all", names[..NAMED - 1].join(" ")),
+    }
+}
+
+/// Frontends as text; `wide` with all backends and the services' ids.
+pub fn frontends_text(rows: &[FrontendRow], wide: bool) -> String {
     let words = ["SERVICE", "FRONTEND", "PROTO", "SCOPE", "KIND", "BACKENDS"];
-    let columns: Vec<_> = words
-        .into_iter()
-        .map(|w| (w, Side::Left))
-        .chain(TRAFFIC)
-        .collect();
+    let id = wide.then_some(("ID", Side::Right));
+    let words = words.into_iter().map(|w| (w, Side::Left));
+    let columns: Vec<_> = id.into_iter().chain(words).chain(TRAFFIC).collect();
     let mut table = Table::new(&columns);
     for row in rows {
         let mut kind = row.kind.join(",");
@@ -300,10 +309,9 @@ pub fn frontends_text(rows: &[FrontendRow]) -> String {
             let comma = if kind.is_empty() { "" } else { "," };
             kind = format!("{kind}{comma}sticky {}s", row.affinity);
         }
-        let backends = match row.backends.len() {
-            0 => format!("none: {}", row.without_backend),
-            n @ 1..=NAMED => row.backends[..n].join(" "),
-            n => format!("{} … {n} in all", row.backends[..NAMED - 1].join(" ")),
+        let backends = match row.backends.is_empty() {
+            true => format!("none: {}", row.without_backend),
+            false => named(&row.backends, wide),
         };
         let frontend = SocketAddr::new(row.address, row.port).to_string();
         let kind = if kind.is_empty() {
@@ -311,22 +319,24 @@ pub fn frontends_text(rows: &[FrontendRow]) -> String {
         } else {
             kind
         };
-        let mut cells = vec![
+        let id = wide.then(|| row.id.to_string());
+        let mut cells: Vec<String> = id.into_iter().collect();
+        cells.extend([
             row.service.clone(),
             frontend,
             row.protocol.clone(),
             row.scope.to_owned(),
             kind,
             backends,
-        ];
+        ]);
         cells.extend(traffic_cells(&row.traffic));
         table.row(cells);
     }
     table.render()
 }
 
-/// Backends as text.
-pub fn backends_text(rows: &[BackendRow]) -> String {
+/// Backends as text; `wide` with all services.
+pub fn backends_text(rows: &[BackendRow], wide: bool) -> String {
     let mut columns = vec![("ID", Side::Right)];
     columns.extend(["BACKEND", "PROTO", "WHERE", "SERVICES"].map(|w| (w, Side::Left)));
     columns.extend(TRAFFIC);
@@ -334,10 +344,9 @@ pub fn backends_text(rows: &[BackendRow]) -> String {
     for row in rows {
         let backend = SocketAddr::new(row.address, row.port).to_string();
         let place = if row.local { "here" } else { "other node" };
-        let services = match row.services.len() {
-            0 => "-".to_owned(),
-            n @ 1..=NAMED => row.services[..n].join(" "),
-            n => format!("{} … {n} in all", row.services[..NAMED - 1].join(" ")),
+        let services = match row.services.is_empty() {
+            true => "-".to_owned(),
+            false => named(&row.services, wide),
         };
         let mut cells = vec![
             row.id.to_string(),

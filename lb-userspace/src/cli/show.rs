@@ -116,7 +116,12 @@ fn held_with(which: &Which, paths: &Paths) -> anyhow::Result<Held> {
 /// # Errors
 /// If the maps are not there or cannot be read, or no service has the name that is asked for;
 /// the same holds for the others.
-pub fn services(scope: Option<Scope>, which: &Which, view: &View) -> anyhow::Result<()> {
+pub fn services(
+    scope: Option<Scope>,
+    which: &Which,
+    wide: bool,
+    view: &View,
+) -> anyhow::Result<()> {
     let mut rows = held_with(which, &view.paths)?.frontend_rows();
     let wanted = scope.map(|s| match s {
         Scope::Internal => "internal",
@@ -125,17 +130,17 @@ pub fn services(scope: Option<Scope>, which: &Which, view: &View) -> anyhow::Res
     rows.retain(|row| {
         wanted.is_none_or(|w| row.scope == w || row.scope == "both") && which.is(&row.service)
     });
-    print(view, &rows, || frontends_text(&rows))
+    print(view, &rows, || frontends_text(&rows, wide))
 }
 
 /// `bascule backend list`.
 ///
 /// # Errors
 /// As [`services`].
-pub fn backends(which: &Which, view: &View) -> anyhow::Result<()> {
+pub fn backends(which: &Which, wide: bool, view: &View) -> anyhow::Result<()> {
     let mut rows = held_with(which, &view.paths)?.backend_rows();
     rows.retain(|row| which.service.is_none() || row.services.iter().any(|s| which.is(s)));
-    print(view, &rows, || backends_text(&rows))
+    print(view, &rows, || backends_text(&rows, wide))
 }
 
 /// `bascule maglev show`.
