@@ -24,6 +24,7 @@ mod rootfs;
 mod state;
 mod tools;
 pub(crate) mod topology;
+mod verbs;
 
 use std::ffi::OsString;
 use std::fs;
@@ -114,6 +115,8 @@ enum Action {
     },
     /// Dial services by every way while a command runs: does a connection fail, a stream break?
     LoadTest(load_test::Args),
+    /// Try every command of an operator, by `kubectl bascule`: the agents must be pods
+    Verbs,
     /// Run Kubernetes' own tests
     E2e(e2e::Args),
 }
@@ -142,6 +145,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Action::Reboot { node } => reboot(&node)?,
         Action::Apiserver { action } if action == "stop" => down::end("apiserver")?,
         Action::Apiserver { .. } => control::start_apiserver()?,
+        Action::Verbs => verbs::run()?,
         Action::LoadTest(args) => return load_test::run(&args),
         Action::E2e(args) => return e2e::run(&args),
     }
