@@ -180,8 +180,8 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
          a pod tells when the right server answers. In `traffic` a cluster has two nodes for each proxy:\n\
          one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
-         another CPU). Every proxy is asked in turn, by the same client, for a twentieth of a second of\n\
-         the service, then as much of the same pod without it, ten times, first the one and then the other:\n\
+         another CPU). Every proxy is asked in turn, by the same client, for a fortieth of a second of\n\
+         the service, then as much of the same pod without it, twenty times, first the one and then the other:\n\
          their speeds are pairs, and `×` is the median of the pairs' ratios, `±` half the width of its 95 %\n\
          confidence interval. `no proxy` compares the pod with itself: how far its ratio is from 1 is what\n\
          this machine cannot tell. CPU time is the whole machine's, of all slices of a repetition. `side by\n\

@@ -222,8 +222,8 @@ impl Daemon {
     /// It is there still, after a kill.
     pub(crate) fn stop(&self, grace: Duration) -> Result<()> {
         if let Some(pid) = self.pid() {
-            // What `nsenter` started is its child, and gets no signal from it.
-            let target = child_of(pid).filter(|_| is_nsenter(pid)).unwrap_or(pid);
+            let target = target(pid);
+            self.go_on();
             if !grace.is_zero() {
                 signal(target, libc::SIGTERM);
                 self.wait_gone(grace);
@@ -240,6 +240,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets it do nothing, until it is to go on or to end.
+    pub(crate) fn pause(&self) {
+        if let Some(pid) = self.pid() {
+            signal(target(pid), libc::SIGSTOP);
+        }
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub(crate) fn go_on(&self) {
+        if let Some(pid) = self.pid() {
+            signal(target(pid), libc::SIGCONT);
+        }
+    }
+
     fn wait_gone(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         while self.pid().is_some() {
@@ -250,6 +264,11 @@ impl Daemon {
         }
         true
     }
+}
+
+/// The process that signals are for: what `nsenter` started is its child, and gets none from it.
+fn target(pid: i32) -> i32 {
+    child_of(pid).filter(|_| is_nsenter(pid)).unwrap_or(pid)
 }
 
 fn is_nsenter(pid: i32) -> bool {

@@ -14,7 +14,7 @@ use super::proxy::Proxy;
 use crate::bench::loadgen::{Duel, Load, Outcome, Request};
 use crate::cluster::control::kubectl;
 use crate::cluster::pods::{self, IN_POD, Pod, Running};
-use crate::cluster::process::{Place, command, output, wait_for};
+use crate::cluster::process::{Daemon, Place, command, output, wait_for};
 use crate::cluster::proxy;
 use crate::cluster::topology::Node;
 use crate::cluster::{self, down};
@@ -72,6 +72,7 @@ impl Drop for World {
     fn drop(&mut self) {
         // Clients are in the cgroups of their pods and nodes.
         self.pairs.clear();
+        caretakers().for_each(|daemon| daemon.go_on());
         if let Err(e) = down::down() {
             ui::error(format!(
                 "the cluster of the benchmark is not all gone: {e:#}"
@@ -119,6 +120,9 @@ impl World {
             world.pairs.push(Pair::new(proxy, nodes, &program)?);
         }
         world.reach()?;
+        // Whoever looks after pods takes a tenth of the machine, in bursts. From now on there is
+        // nothing to look after.
+        caretakers().for_each(|daemon| daemon.pause());
         Ok(world)
     }
 
@@ -213,6 +217,17 @@ impl World {
             .map(|[served, direct]| Slice { served, direct })
             .collect())
     }
+}
+
+/// What makes and watches the pods of a cluster, and changes nothing that proxies see while it
+/// pauses.
+fn caretakers() -> impl Iterator<Item = Daemon> {
+    let is = |daemon: &Daemon| {
+        let name = daemon.name();
+        let of_a_node = name.ends_with(".kubelet") || name.ends_with(".containerd");
+        of_a_node || matches!(name, "controller-manager" | "scheduler")
+    };
+    Daemon::all().into_iter().filter(is)
 }
 
 /// The nodes of a proxy.
