@@ -193,6 +193,8 @@ impl Faults {
         assert!(flood.answered() > 200 && flood.failed() > 50, "{flood:?}");
         self.replace(2, &FULL);
         forget(self.node(2));
+        // Before a change of the Service writes the frontend again, and nothing is amiss.
+        self.until("bascule_selftest_drifts_total{instance='n2'} > 0");
     }
 
     /// An endpoint of n2 comes or goes, by the parity of `round`. Its file is quiet then for

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -21,6 +21,10 @@ const SERVICE: &str = "default/kubernetes";
 const NODE: Node = Node(1);
 /// How long a command that goes on is let to begin.
 const BEGIN: Duration = Duration::from_secs(3);
+/// How long an event may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// From a connection to the next.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A command, and what it is asked, of a cluster with so many nodes.
 type Verb = (&'static str, fn(usize) -> Result<()>);
@@ -36,9 +40,8 @@ pub(super) fn run() -> Result<()> {
         "the agents are not pods: `cargo xtask cluster proxy --proxy daemonset` first"
     );
     let nodes = usize::from(state.nodes);
-    let all: [Verb; 12] = [
+    let all: [Verb; 11] = [
         ("status", |_| plugin(&["status"]).map(|_| ())),
-        ("health", |_| plugin(&["health"]).map(|_| ())),
         ("explain", |_| explain()),
         ("service list", services),
         ("backend list", |nodes| listed(nodes, &["backend", "list"])),
@@ -159,8 +162,7 @@ fn monitor() -> Result<()> {
     ];
     let mut look = bascule(&words)?;
     look.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = look.spawn().context("kubectl cannot be run")?;
-    sleep(BEGIN);
+    let mut child = look.spawn().context("kubectl cannot be run")?;
     let ip = kubectl(&[
         "get",
         "service",
@@ -168,10 +170,17 @@ fn monitor() -> Result<()> {
         "-o",
         "jsonpath={.spec.clusterIP}",
     ])?;
-    let mut dial = command(Place::Node(NODE), "bash")?;
-    dial.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/443")]);
-    let dialled = dial.status().context("bash cannot be run")?;
-    ensure!(dialled.success(), "the node cannot reach {ip}");
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > end {
+            child.kill()?;
+        }
+        let mut dial = command(Place::Node(NODE), "bash")?;
+        dial.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/443")]);
+        let dialled = dial.status().context("bash cannot be run")?;
+        ensure!(dialled.success(), "the node cannot reach {ip}");
+        sleep(PAUSE);
+    }
     let said = child.wait_with_output()?;
     let row: Value = serde_json::from_slice(&said.stdout)
         .with_context(|| String::from_utf8_lossy(&said.stderr).trim().to_owned())?;
@@ -184,17 +193,19 @@ fn monitor() -> Result<()> {
 
 /// On a terminal that `script` makes; `q` ends it.
 fn top() -> Result<()> {
-    let inner = bascule(&["--node", &NODE.name(), "top"])?;
-    let words: Vec<String> = std::iter::once(inner.get_program())
-        .chain(inner.get_args())
+    let plugin = bascule(&["--node", &NODE.name(), "top"])?;
+    let words: Vec<String> = std::iter::once(plugin.get_program())
+        .chain(plugin.get_args())
         .map(|word| format!("'{}'", word.to_string_lossy()))
         .collect();
+    // A terminal that nobody has opened has no size.
+    let inner = format!("stty rows 24 cols 80; exec {}", words.join(" "));
     let mut terminal = command(Place::Control, "script")?;
     terminal
-        .args(["-q", "-e", "-c", &words.join(" "), "/dev/null"])
+        .args(["-q", "-e", "-c", &inner, "/dev/null"])
         .env("TERM", "xterm")
         .envs(
-            inner
+            plugin
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
         )
