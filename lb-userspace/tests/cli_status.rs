@@ -114,6 +114,7 @@ fn seen() -> Seen {
         agent: Ok(Some(agent())),
         health: Some(view(1, None)),
         maps: vec![map("lb_frontends_v1", AGENT, 10, 1000)],
+        unread: Vec::new(),
         drops: Vec::new(),
         log: Vec::new(),
         now: now(),

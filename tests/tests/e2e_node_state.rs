@@ -142,6 +142,64 @@ fn pinned_maps_of_another_build_are_replaced_and_named() {
 }
 
 #[test]
+fn of_maps_of_another_build_what_can_be_read_is_shown() {
+    let c = cluster();
+    c.node.agent(&[]).kill();
+    let pins = c.node.bpffs().join("bascule");
+    for (name, kind) in [("lb_reasons_v1", "array"), ("lb_mon_cpu_v1", "array")] {
+        let pin = pins.join(name);
+        std::fs::remove_file(&pin).unwrap();
+        let made = Command::new("bpftool")
+            .args(["map", "create"])
+            .arg(&pin)
+            .args(["type", kind, "key", "4", "value", "4"])
+            .args(["entries", "1", "name", "other"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let told = "the pinned map lb_reasons_v1 is of another build (";
+    let status = c.node.bascule(&["status"]);
+    assert_eq!(status.status, Some(3), "{status:?}");
+    assert!(status.out.contains(told), "{status:?}");
+    assert!(status.out.contains("lb_frontends_v1"), "{status:?}");
+    let maps = c.node.bascule(&["maps"]);
+    assert_eq!(maps.status, Some(1), "{maps:?}");
+    assert!(
+        maps.err.starts_with(&format!("bascule: {told}")),
+        "{maps:?}"
+    );
+    assert!(maps.out.contains("lb_frontends_v1"), "{maps:?}");
+    let list = c.node.bascule(&["service", "list"]);
+    assert!(
+        list.status == Some(0) && list.out.contains(GOOD),
+        "{list:?}"
+    );
+    let monitor = c.node.bascule(&["monitor"]);
+    assert_eq!(monitor.status, Some(1), "{monitor:?}");
+    let told = "the pinned map lb_mon_cpu_v1 is of another build (";
+    assert!(monitor.err.contains(told), "{monitor:?}");
+}
+
+#[test]
+fn who_may_not_look_is_told_what_it_takes() {
+    let c = cluster();
+    let _agent = c.node.agent(&[]);
+    for command in ["status", "monitor"] {
+        let mut denied = Command::new("setpriv");
+        denied.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
+        denied.args(["--reuid", "65534", "--clear-groups", "--"]);
+        denied.arg(beside("bascule")).arg(command);
+        denied.arg("--bpffs").arg(c.node.bpffs());
+        let said = c.node.netns().inside(|| denied.output()).unwrap();
+        let err = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(1), "{command}: {err}");
+        let lines = err.lines().count();
+        assert!(lines == 1 && err.contains("root"), "{command}: {err}");
+    }
+}
+
+#[test]
 fn a_changed_size_is_told_and_what_the_maps_hold_is_kept() {
     let mut c = cluster();
     c.node.agent(&[]).kill();

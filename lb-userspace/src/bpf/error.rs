@@ -33,6 +33,17 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A pin may not be used by this user.
+    #[error(
+        "{call} {path}: not permitted: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        path = path.display()
+    )]
+    Denied {
+        /// What was tried.
+        call: &'static str,
+        /// The pin, or the directory of all.
+        path: PathBuf,
+    },
     /// A file or a pin could not be read, written, renamed or removed.
     #[error("{call} {path}: {source}", path = path.display())]
     Pin {

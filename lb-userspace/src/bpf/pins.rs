@@ -211,7 +211,10 @@ pub(super) fn remove(path: &Path) -> Result<(), Error> {
 
 pub(super) fn pin_error(call: &'static str, path: &Path, source: io::Error) -> Error {
     let path = path.to_owned();
-    Error::Pin { call, path, source }
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Error::Denied { call, path },
+        _ => Error::Pin { call, path, source },
+    }
 }
 
 fn fs_type(path: &Path) -> io::Result<u64> {

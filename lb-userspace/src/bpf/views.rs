@@ -10,7 +10,7 @@ use lb_common::{
     Addr, Affinity, AffinityKey, Backend, CtKey, Frontend, FrontendKey, NodeConfig, PacketCounter,
     Reason, ServiceCounter, backend_flags,
     conntrack::{BUCKET_SLOTS, buckets_in},
-    monitor,
+    monitor::{self, MonitorMap},
     schema::{Kind, MMAPABLE, Owner},
 };
 use lb_datapath::conntrack::age;
@@ -89,13 +89,18 @@ impl Views {
     /// The pins under the directory of the settings.
     ///
     /// # Errors
-    /// There is none: no agent has run there.
+    /// There is none: no agent has run there; or this user may not open them.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let dir = settings.pin_dir();
         std::fs::metadata(&dir).map_err(|source| pin_error("open", &dir, source))?;
-        Ok(Self {
+        let views = Self {
             pins: Pins::existing(dir),
-        })
+        };
+        match views.map(Table::ALL[0], F_RDONLY) {
+            Err(error @ Error::Denied { .. }) => Err(error),
+            // What else is wrong with one map is told when it is read.
+            _ => Ok(views),
+        }
     }
 
     pub(super) fn pins(&self) -> &Pins {
@@ -269,48 +274,48 @@ impl Views {
         Ok(keys.len() as u64 / 2)
     }
 
-    /// Every map, with how full it is.
-    ///
-    /// # Errors
-    /// As [`Self::frontends`].
-    pub fn maps(&self) -> Result<Vec<MapView>, Error> {
-        let views = Table::ALL.iter().map(|table| {
-            let map = self.map(*table, F_RDONLY)?;
-            let fail = |source| map_error(*table, "read", source);
-            Ok(MapView {
-                name: table.name(),
-                holds: table.def().doc,
-                owner: if table.def().owner == Owner::Agent {
-                    "agent"
-                } else {
-                    "datapath"
-                },
-                used: self.used(*table, &map)?,
-                entries: match conntrack::TABLES.contains(table) {
-                    true => buckets_in(map.info().max_entries) * BUCKET_SLOTS,
-                    false => table.def().values(map.info().max_entries),
-                },
-                bytes: map.memory().map_err(fail)?,
-                setting: MapSizes::setting(*table),
-            })
-        });
-        let mut views: Vec<MapView> = views.collect::<Result<_, Error>>()?;
-        for map in monitor::MAPS {
-            // One of another version has others, or none.
-            let Some(found) = open_map(&self.pins.monitor(map), F_RDONLY)? else {
-                continue;
-            };
-            views.push(MapView {
-                name: map.pin,
-                holds: map.doc,
-                owner: "datapath",
-                used: None,
-                entries: found.info().max_entries,
-                bytes: found.memory().unwrap_or_default(),
-                setting: "",
-            });
-        }
-        Ok(views)
+    /// Every map, with how full it is. Of an agent of another version some may be of another
+    /// layout: that is told, and the others are shown.
+    pub fn maps(&self) -> Vec<Result<MapView, Error>> {
+        let tables = Table::ALL.iter().map(|table| self.table_view(*table));
+        let monitor = monitor::MAPS.into_iter();
+        let monitor = monitor.filter_map(|map| self.monitor_view(map).transpose());
+        tables.chain(monitor).collect()
+    }
+
+    fn table_view(&self, table: Table) -> Result<MapView, Error> {
+        let map = self.map(table, F_RDONLY)?;
+        let fail = |source| map_error(table, "read", source);
+        Ok(MapView {
+            name: table.name(),
+            holds: table.def().doc,
+            owner: if table.def().owner == Owner::Agent {
+                "agent"
+            } else {
+                "datapath"
+            },
+            used: self.used(table, &map)?,
+            entries: match conntrack::TABLES.contains(&table) {
+                true => buckets_in(map.info().max_entries) * BUCKET_SLOTS,
+                false => table.def().values(map.info().max_entries),
+            },
+            bytes: map.memory().map_err(fail)?,
+            setting: MapSizes::setting(table),
+        })
+    }
+
+    /// A map of the monitor, if it is there: one of another version has another name.
+    fn monitor_view(&self, map: MonitorMap) -> Result<Option<MapView>, Error> {
+        let found = open_map(&self.pins.monitor(map), F_RDONLY)?;
+        Ok(found.map(|found| MapView {
+            name: map.pin,
+            holds: map.doc,
+            owner: "datapath",
+            used: None,
+            entries: found.info().max_entries,
+            bytes: found.memory().unwrap_or_default(),
+            setting: "",
+        }))
     }
 
     fn used(&self, table: Table, map: &BpfMap) -> Result<Option<u64>, Error> {

@@ -50,6 +50,12 @@ pub(super) fn findings(seen: &Seen) -> Vec<Finding> {
         }
         found.extend(hooks(&agent.datapath));
     }
+    found.extend(seen.unread.iter().map(|why| {
+        Finding::new(
+            why,
+            "everything else is shown; the agent's pod has the binary of its version",
+        )
+    }));
     found.extend(seen.maps.iter().filter_map(fullness));
     if let Ok(Some(agent)) = &seen.agent {
         found.extend(objects(agent));

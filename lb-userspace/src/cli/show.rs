@@ -7,7 +7,6 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::Context;
 use lb_common::{Frontend, FrontendKey, reason::Class};
 use lb_plan::model::ServicePortKey;
 use serde::Serialize;
@@ -25,7 +24,10 @@ use super::{
 };
 use crate::{
     agent::{kernel::pins, state::StateDir},
-    bpf::views::{FlowView, Views},
+    bpf::{
+        Error,
+        views::{FlowView, Views},
+    },
     health,
 };
 
@@ -46,11 +48,12 @@ pub(super) fn print(
 }
 
 pub(super) fn open(paths: &Paths) -> anyhow::Result<Views> {
-    Views::open(&pins(&paths.bpffs)).with_context(|| {
-        format!(
+    Views::open(&pins(&paths.bpffs)).map_err(|error| match error {
+        Error::Denied { .. } => error.into(),
+        other => anyhow::Error::new(other).context(format!(
             "no maps of Bascule under {}: start the agent (`bascule agent`), or name its bpffs with --bpffs",
             paths.bpffs.display()
-        )
+        )),
     })
 }
 
@@ -199,7 +202,8 @@ pub fn flush(address: Option<IpAddr>, view: &View) -> anyhow::Result<()> {
     print(view, &done, || format!("{flows} flows are forgotten\n"))
 }
 
-pub(super) fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
+/// The maps, and what is wrong with those that cannot be read.
+pub(super) fn map_rows(views: &Views) -> (Vec<MapRow>, Vec<String>) {
     let row = |map: crate::bpf::views::MapView| MapRow {
         name: map.name.into(),
         holds: map.holds.into(),
@@ -217,16 +221,25 @@ pub(super) fn map_rows(views: &Views) -> anyhow::Result<Vec<MapRow>> {
         bytes: map.bytes,
         setting: map.setting,
     };
-    Ok(views.maps()?.into_iter().map(row).collect())
+    let (mut rows, mut unread) = (Vec::new(), Vec::new());
+    for map in views.maps() {
+        match map {
+            Ok(map) => rows.push(row(map)),
+            Err(error) => unread.push(error.to_string()),
+        }
+    }
+    (rows, unread)
 }
 
 /// `bascule maps`.
 ///
 /// # Errors
-/// As [`services`].
+/// As [`services`]; a map that cannot be read is told of after the others are shown.
 pub fn maps(view: &View) -> anyhow::Result<()> {
-    let rows = map_rows(&open(&view.paths)?)?;
-    print(view, &rows, || maps_text(&rows))
+    let (rows, unread) = map_rows(&open(&view.paths)?);
+    print(view, &rows, || maps_text(&rows))?;
+    anyhow::ensure!(unread.is_empty(), "{}", unread.join("\nbascule: "));
+    Ok(())
 }
 
 /// How the node is.
@@ -236,7 +249,14 @@ pub fn maps(view: &View) -> anyhow::Result<()> {
 pub(super) fn report(paths: &Paths) -> anyhow::Result<Report> {
     let views = open(paths)?;
     let state = StateDir::new(&paths.state_dir);
-    let reasons = views.reasons()?.into_iter();
+    let (maps, mut unread) = map_rows(&views);
+    let reasons = views.reasons().unwrap_or_else(|error| {
+        unread.push(error.to_string());
+        Vec::new()
+    });
+    // One map may be missed by two.
+    unread.dedup();
+    let reasons = reasons.into_iter();
     let bad = reasons.filter(|(reason, c)| reason.class() != Class::Pass && c.packets > 0);
     let drops = bad.map(|(reason, c)| DropRow {
         reason: reason.label(),
@@ -254,7 +274,8 @@ pub(super) fn report(paths: &Paths) -> anyhow::Result<Report> {
             facts: record.facts,
             heard: Some(heard),
         }),
-        maps: map_rows(&views)?,
+        maps,
+        unread,
         drops: drops.collect(),
         log,
         now: SystemTime::now(),

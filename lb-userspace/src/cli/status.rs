@@ -37,8 +37,10 @@ pub struct Seen {
     pub agent: Result<Option<Status>, String>,
     /// What health checks follow from, if an agent has said that.
     pub health: Option<View>,
-    /// The maps.
+    /// The maps that can be read.
     pub maps: Vec<MapRow>,
+    /// What is wrong with the others.
+    pub unread: Vec<String>,
     /// Refused and dropped packets; reasons without any are left out.
     pub drops: Vec<DropRow>,
     /// The last lines of the agent's log.

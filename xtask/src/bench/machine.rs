@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cluster::topology::KUBERNETES;
+use crate::image::stamp::Stamp;
 use crate::setup::Unfit;
 
 /// Statistics of the kernel that cost every run of a program 68 ns.
@@ -81,6 +83,15 @@ pub(super) fn describe() -> String {
         .collect();
     let model = models.first().unwrap_or(&"unknown CPU");
     format!("Linux {}, {} × {model}", release.trim(), models.len())
+}
+
+/// `Bascule 0.1.0 (commit), kube-proxy 1.36.3`.
+pub(super) fn versions() -> String {
+    let stamp = Stamp::read().map_or_else(
+        |_| format!("{} (no commit is known)", env!("CARGO_PKG_VERSION")),
+        |stamp| format!("{} ({})", stamp.version, stamp.commit),
+    );
+    format!("Bascule {stamp}, kube-proxy {KUBERNETES}")
 }
 
 /// What others use of the CPUs while a suite runs.

@@ -141,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         services: args.services.clone(),
     };
     let mut report = Report {
-        notes: vec![machine::describe()],
+        notes: vec![machine::describe(), machine::versions()],
         rows: Vec::new(),
         failed: None,
     };

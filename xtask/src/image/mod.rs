@@ -3,7 +3,7 @@
 
 mod binary;
 mod oci;
-mod stamp;
+pub(crate) mod stamp;
 mod target;
 mod twice;
 

@@ -15,18 +15,21 @@ const DIGITS: usize = 12;
 
 /// The origin of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// The workspace's version.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// The commit; `-dirty` at its end says that files differ from it.
-    pub(super) commit: String,
+    pub(crate) commit: String,
     /// Seconds since 1970: the commit's time, or what the environment says.
     pub(super) epoch: u64,
 }
 
 impl Stamp {
     /// Asks the environment and git.
-    pub(super) fn read() -> Result<Self> {
+    ///
+    /// # Errors
+    /// Neither knows.
+    pub(crate) fn read() -> Result<Self> {
         let commit = match std::env::var(COMMIT) {
             Ok(commit) => commit,
             Err(_) => commit().context(

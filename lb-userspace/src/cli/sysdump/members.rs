@@ -38,7 +38,7 @@ pub(super) const MEMBERS: [(&str, Make); 22] = [
     ("config.json", |n| json(&config(n)?)),
     ("log.json", |n| json(&n.state().read_log()?)),
     ("metrics.txt", metrics),
-    ("maps.json", |n| json(&show::map_rows(&n.views()?)?)),
+    ("maps.json", |n| json(&show::map_rows(&n.views()?).0)),
     ("layouts.json", |n| json(&n.views()?.layouts())),
     ("links.json", |n| json(&n.views()?.links()?)),
     ("node.json", node),
