@@ -9,7 +9,7 @@ use crate::build::cargo;
 
 /// What a crate must never be linked with, by whichever way. Development dependencies are
 /// free: tests may use what the code may not.
-const FORBIDDEN: [(&str, &[&str]); 5] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     (
         "lb-common",
         &[
@@ -42,6 +42,18 @@ const FORBIDDEN: [(&str, &[&str]); 5] = [
             "rand_core",
             "libc",
             "lb-datapath",
+        ],
+    ),
+    (
+        "lb-route",
+        &[
+            "lb-common",
+            "lb-datapath",
+            "lb-plan",
+            "tokio",
+            "kube",
+            "k8s-openapi",
+            "libc",
         ],
     ),
     ("lb-userspace", &["aya-ebpf"]),
