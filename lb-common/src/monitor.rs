@@ -3,8 +3,8 @@
 //!
 //! Three maps that hold nothing lasting: what is wanted ([`Control`], the programs' `.bss`, so
 //! that a program reads it without a lookup), one record for each CPU ([`Watch`]), and the ring
-//! of [`Event`]s and [`CallEvent`]s, which their sizes tell apart. They are pinned beside the maps of [`crate::schema`], and a layout that changes
-//! gets another name.
+//! of [`Event`]s and [`CallEvent`]s, which their sizes tell apart. They are pinned beside the maps
+//! of [`crate::schema`], and a layout that changes gets another name.
 
 use bytemuck::{Pod, Zeroable};
 

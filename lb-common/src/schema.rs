@@ -29,6 +29,16 @@ pub enum Owner {
     Datapath,
 }
 
+impl Owner {
+    /// Its name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Datapath => "datapath",
+        }
+    }
+}
+
 /// `BPF_F_NO_PREALLOC`: entries are allocated when they are written.
 pub const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`: the agent reads and writes the array as memory.

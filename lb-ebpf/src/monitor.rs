@@ -258,10 +258,8 @@ unsafe fn add(to: *mut u64, what: i64) {
 #[inline(always)]
 pub(crate) fn called(call: &Call, at: u8, reason: Reason, goes_on: impl FnOnce() -> (Addr, Be16)) {
     let number = reason as u32;
-    if control!(until) == 0 || control!(reasons) >> (number & 63) & 1 == 0 || !is_due() {
-        return;
-    }
-    if is_over() {
+    let wanted = control!(until) != 0 && control!(reasons) >> (number & 63) & 1 != 0;
+    if !wanted || !is_due() || is_over() {
         return;
     }
     let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0) else {

@@ -1,6 +1,7 @@
 //! What the agent finds on its node and does not expect: no bpffs, maps that are not its own,
 //! too few privileges.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -122,14 +123,7 @@ fn pinned_maps_of_another_build_are_replaced_and_named() {
     std::fs::create_dir_all(&pins).unwrap();
     // The right name and a wrong layout; a map of an older version; something else's map.
     for (name, value) in [("lb_frontends_v1", 4), ("lb_backends_v0", 8), ("other", 4)] {
-        let made = Command::new("bpftool")
-            .args(["map", "create"])
-            .arg(pins.join(name))
-            .args(["type", "hash", "key", "4", "value", &value.to_string()])
-            .args(["entries", "262144", "name", "foreign"])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
+        foreign(&pins.join(name), "hash", value, 262_144);
     }
     let agent = c.node.agent(&[]);
     agent.says(&["lb_frontends_v1", "of another build", "made anew"]);
@@ -146,17 +140,9 @@ fn of_maps_of_another_build_what_can_be_read_is_shown() {
     let c = cluster();
     c.node.agent(&[]).kill();
     let pins = c.node.bpffs().join("bascule");
-    for (name, kind) in [("lb_reasons_v1", "array"), ("lb_mon_cpu_v1", "array")] {
-        let pin = pins.join(name);
-        std::fs::remove_file(&pin).unwrap();
-        let made = Command::new("bpftool")
-            .args(["map", "create"])
-            .arg(&pin)
-            .args(["type", kind, "key", "4", "value", "4"])
-            .args(["entries", "1", "name", "other"])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
+    for name in ["lb_reasons_v1", "lb_mon_cpu_v1"] {
+        std::fs::remove_file(pins.join(name)).unwrap();
+        foreign(&pins.join(name), "array", 4, 1);
     }
     let told = "the pinned map lb_reasons_v1 is of another build (";
     let status = c.node.bascule(&["status"]);
@@ -179,6 +165,30 @@ fn of_maps_of_another_build_what_can_be_read_is_shown() {
     assert_eq!(monitor.status, Some(1), "{monitor:?}");
     let told = "the pinned map lb_mon_cpu_v1 is of another build (";
     assert!(monitor.err.contains(told), "{monitor:?}");
+    // Frontends are needed to count slots, too; what is wrong with them is told once.
+    std::fs::remove_file(pins.join("lb_frontends_v1")).unwrap();
+    foreign(&pins.join("lb_frontends_v1"), "array", 4, 1);
+    for command in ["status", "maps"] {
+        let said = c.node.bascule(&[command]);
+        for name in ["lb_frontends_v1", "lb_reasons_v1"] {
+            let told = format!("the pinned map {name} is of another build (");
+            let times = [&said.out, &said.err].map(|text| text.matches(&told).count());
+            assert_eq!(times.iter().sum::<usize>(), 1, "{command}: {said:?}");
+        }
+    }
+}
+
+/// Pins a map that is not of this build, with keys of four bytes.
+fn foreign(pin: &Path, kind: &str, value: usize, entries: usize) {
+    let [value, entries] = [value, entries].map(|n| n.to_string());
+    let made = Command::new("bpftool")
+        .args(["map", "create"])
+        .arg(pin)
+        .args(["type", kind, "key", "4", "value", &value])
+        .args(["entries", &entries, "name", "foreign"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn lost(watch: &BpfMap) -> Result<Lost, Error> {
     )
 }
 
-fn map_error(map: MonitorMap, call: &'static str, source: io::Error) -> Error {
+pub(super) fn map_error(map: MonitorMap, call: &'static str, source: io::Error) -> Error {
     let map = map.pin;
     Error::Map { map, call, source }
 }

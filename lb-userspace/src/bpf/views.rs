@@ -48,7 +48,7 @@ pub struct MapView {
     pub name: &'static str,
     /// What it holds.
     pub holds: &'static str,
-    /// Whether the agent writes it, or the datapath.
+    /// Whether the agent writes it, or the datapath ([`Owner::name`]).
     pub owner: &'static str,
     /// Entries in use; `None` for counters, whose elements are always there.
     pub used: Option<u64>,
@@ -289,11 +289,7 @@ impl Views {
         Ok(MapView {
             name: table.name(),
             holds: table.def().doc,
-            owner: if table.def().owner == Owner::Agent {
-                "agent"
-            } else {
-                "datapath"
-            },
+            owner: table.def().owner.name(),
             used: self.used(table, &map)?,
             entries: match conntrack::TABLES.contains(&table) {
                 true => buckets_in(map.info().max_entries) * BUCKET_SLOTS,
@@ -306,14 +302,17 @@ impl Views {
 
     /// A map of the monitor, if it is there: one of another version has another name.
     fn monitor_view(&self, map: MonitorMap) -> Result<Option<MapView>, Error> {
-        let found = open_map(&self.pins.monitor(map), F_RDONLY)?;
-        Ok(found.map(|found| MapView {
+        let Some(found) = open_map(&self.pins.monitor(map), F_RDONLY)? else {
+            return Ok(None);
+        };
+        let fail = |source| super::monitor::map_error(map, "read", source);
+        Ok(Some(MapView {
             name: map.pin,
             holds: map.doc,
-            owner: "datapath",
+            owner: Owner::Datapath.name(),
             used: None,
             entries: found.info().max_entries,
-            bytes: found.memory().unwrap_or_default(),
+            bytes: found.memory().map_err(fail)?,
             setting: "",
         }))
     }

@@ -1,5 +1,6 @@
 //! `bascule maps`. Pure.
 
+use lb_common::schema::Owner;
 use serde::Serialize;
 
 use super::text::{Side, Table, size};
@@ -31,9 +32,9 @@ impl MapRow {
 }
 
 /// Owner of maps that the agent writes: these refuse objects when they are full.
-pub const AGENT: &str = "agent";
+pub const AGENT: &str = Owner::Agent.name();
 /// Owner of maps that the programs write.
-pub const DATAPATH: &str = "datapath";
+pub const DATAPATH: &str = Owner::Datapath.name();
 
 /// Maps as text.
 pub fn maps_text(maps: &[MapRow]) -> String {

@@ -1,4 +1,5 @@
-//! `bascule monitor`: packets and sockets' calls as the datapath meets them, and what becomes of them.
+//! `bascule monitor`: packets and sockets' calls as the datapath meets them, and what becomes of
+//! them.
 
 pub mod pcapng;
 pub mod told;
@@ -207,6 +208,10 @@ impl<'a> Look<'a> {
     }
 
     fn record(&mut self, record: &Record, since_boot: u64) -> anyhow::Result<()> {
+        if self.args.pcap.is_some() && matches!(record, Record::Call(_)) {
+            // A call is no packet.
+            return Ok(());
+        }
         let time = record.time().wrapping_add(since_boot);
         let stamp = jiff::Timestamp::from_nanosecond(i128::from(time))?;
         let shown = match self.args.view.json {
@@ -224,11 +229,7 @@ impl<'a> Look<'a> {
             }
         };
         let Some(told) = told else { return Ok(()) };
-        if self.args.pcap.is_some() {
-            // A call is no packet.
-            let Record::Packet(event) = record else {
-                return Ok(());
-            };
+        if let (Some(_), Record::Packet(event)) = (&self.args.pcap, record) {
             let packets = pcapng::packets(event, time, &told.comment());
             self.out.write_all(&packets)?;
         } else if self.args.view.json {

@@ -17,7 +17,7 @@ use super::{
     flows::{FlowRow, flows_text},
     list_args::{Scope, Which},
     maglev::{table_rows, tables_text},
-    maps::{AGENT, DATAPATH, MapRow, maps_text},
+    maps::{MapRow, maps_text},
     rows::{Held, backends_text, frontends_text, is_called, service_name},
     status::{DropRow, Report, Seen, Verdict},
     text::wants_colour,
@@ -207,11 +207,7 @@ pub(super) fn map_rows(views: &Views) -> (Vec<MapRow>, Vec<String>) {
     let row = |map: crate::bpf::views::MapView| MapRow {
         name: map.name.into(),
         holds: map.holds.into(),
-        owner: if map.owner == "agent" {
-            AGENT
-        } else {
-            DATAPATH
-        },
+        owner: map.owner,
         entries: map.used,
         // Of the filter bits count, and an element is a word of them.
         capacity: match map.name == lb_common::schema::name::lb_filter_v1 {
@@ -225,10 +221,18 @@ pub(super) fn map_rows(views: &Views) -> (Vec<MapRow>, Vec<String>) {
     for map in views.maps() {
         match map {
             Ok(map) => rows.push(row(map)),
-            Err(error) => unread.push(error.to_string()),
+            Err(error) => miss(&mut unread, &error),
         }
     }
     (rows, unread)
+}
+
+/// Notes what is wrong with a map, once: more than one view may need it.
+fn miss(unread: &mut Vec<String>, error: &Error) {
+    let why = error.to_string();
+    if !unread.contains(&why) {
+        unread.push(why);
+    }
 }
 
 /// `bascule maps`.
@@ -250,13 +254,11 @@ pub(super) fn report(paths: &Paths) -> anyhow::Result<Report> {
     let views = open(paths)?;
     let state = StateDir::new(&paths.state_dir);
     let (maps, mut unread) = map_rows(&views);
-    let reasons = views.reasons().unwrap_or_else(|error| {
-        unread.push(error.to_string());
-        Vec::new()
-    });
-    // One map may be missed by two.
-    unread.dedup();
-    let reasons = reasons.into_iter();
+    let reasons = views.reasons();
+    if let Err(error) = &reasons {
+        miss(&mut unread, error);
+    }
+    let reasons = reasons.into_iter().flatten();
     let bad = reasons.filter(|(reason, c)| reason.class() != Class::Pass && c.packets > 0);
     let drops = bad.map(|(reason, c)| DropRow {
         reason: reason.label(),
