@@ -65,7 +65,8 @@ impl Plain {
         }
         let elements = self.elements_of(path);
         let is_whole = elements.is_some_and(|(len, _)| len == path.len());
-        if !is_whole && self.bytes.contains_key(&[path, b"/"].concat()) {
+        let may_be = !is_whole && self.lengths.contains(&(path.len() + 1));
+        if may_be && self.bytes.contains_key(&[path, b"/"].concat()) {
             return Some(Found::AddSlash);
         }
         let bytes = self.bytes_of(path);

@@ -146,10 +146,6 @@ impl<T> Routes<T> {
 
 /// The paths of a host.
 fn locations<T>(rules: &[(usize, &Rule<T>)], mode: Mode, problems: &mut Vec<Problem>) -> Locations {
-    let path = |rule: &Rule<T>| match rule.path.is_empty() {
-        true => "/".to_owned(),
-        false => rule.path.clone(),
-    };
     let mut plain = Plain::default();
     let mut kept = Vec::new();
     for (number, rule) in rules {
@@ -158,8 +154,12 @@ fn locations<T>(rules: &[(usize, &Rule<T>)], mode: Mode, problems: &mut Vec<Prob
             (PathType::ImplementationSpecific, Mode::Nginx) => Compare::Bytes,
             _ => Compare::Elements,
         };
-        match plain.add(&path(rule), compare, *number) {
-            Ok(()) => kept.push((path(rule), *number)),
+        let path = match rule.path.as_str() {
+            "" => "/",
+            path => path,
+        };
+        match plain.add(path, compare, *number) {
+            Ok(()) => kept.push((path, *number)),
             Err(with) => problems.push(Problem::Conflict {
                 rule: *number,
                 with,
@@ -169,8 +169,7 @@ fn locations<T>(rules: &[(usize, &Rule<T>)], mode: Mode, problems: &mut Vec<Prob
     if mode == Mode::Specification || !rules.iter().any(|(_, rule)| rule.regex) {
         return Locations::Plain(plain);
     }
-    let paths = kept.iter().map(|(path, rule)| (path.as_str(), *rule));
-    let (expressions, bad) = Expressions::new(paths.collect());
+    let (expressions, bad) = Expressions::new(kept);
     let bad = bad.into_iter();
     problems.extend(bad.map(|(rule, why)| Problem::Expression { rule, why }));
     Locations::Expressions(expressions)
