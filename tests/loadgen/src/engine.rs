@@ -1,6 +1,5 @@
 //! A load: transactions as fast as they are answered, or at a rate.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -20,7 +19,7 @@ const REST: Duration = Duration::from_millis(1);
 /// # Errors
 /// There are too few descriptors, or no /proc.
 pub(crate) fn run(run: &Run) -> Result<Outcome> {
-    Engine::new(run)?.go(run)
+    Engine::new(run.clone())?.go()
 }
 
 /// Runs a load in slices, each once for its own target and once for another, and says what became
@@ -34,14 +33,13 @@ pub(crate) fn duel(duel: &Duel) -> Result<Vec<[Outcome; 2]>> {
         target: duel.against,
         ..duel.run.clone()
     };
-    let runs = [&duel.run, &against];
-    let mut engines = [Engine::new(runs[0])?, Engine::new(runs[1])?];
+    let mut engines = [Engine::new(duel.run.clone())?, Engine::new(against)?];
     let mut slices = Vec::new();
     for slice in 0..duel.slices as usize {
         let first = slice % 2;
         let mut outcomes = [Outcome::default(), Outcome::default()];
         for side in [first, 1 - first] {
-            outcomes[side] = engines[side].go(runs[side])?;
+            outcomes[side] = engines[side].go()?;
         }
         slices.push(outcomes);
     }
@@ -91,9 +89,9 @@ impl Schedule {
 }
 
 struct Engine {
+    run: Run,
     watcher: Watcher,
     schedule: Schedule,
-    target: SocketAddr,
     timeout: Duration,
     slots: Vec<Slot>,
     free: Vec<usize>,
@@ -104,7 +102,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(run: &Run) -> Result<Self> {
+    fn new(run: Run) -> Result<Self> {
         ensure!(run.connections > 0, "no connections: nothing would happen");
         ensure!(run.rate != Some(0), "a rate of 0: nothing would happen");
         let bulk_at_rate = run.mode == Mode::Bulk && run.rate.is_some();
@@ -113,8 +111,7 @@ impl Engine {
         let count = run.connections as usize;
         Ok(Self {
             watcher: Watcher::new()?,
-            schedule: Schedule::new(run, now),
-            target: run.target,
+            schedule: Schedule::new(&run, now),
             timeout: Duration::from_millis(run.timeout_ms),
             slots: (0..count)
                 .map(|n| Slot::new(run.mode, n as u64, now))
@@ -123,12 +120,13 @@ impl Engine {
             resting: Vec::new(),
             tally: Tally::new()?,
             swept: now,
+            run,
         })
     }
 
     /// The load from its warm-up on; connections that it leaves are used by the next one.
-    fn go(&mut self, run: &Run) -> Result<Outcome> {
-        self.schedule = Schedule::new(run, Instant::now());
+    fn go(&mut self) -> Result<Outcome> {
+        self.schedule = Schedule::new(&self.run, Instant::now());
         self.until(self.schedule.from)?;
         let (cpu, from) = (Cpu::now()?, Instant::now());
         self.until(self.schedule.to)?;
@@ -195,7 +193,7 @@ impl Engine {
             self.schedule.begun += 1;
             let slot = &mut self.slots[number];
             (slot.since, slot.until) = (due, now + self.timeout);
-            let step = slot.begin(&self.watcher, self.target);
+            let step = slot.begin(&self.watcher, self.run.target);
             self.account(number, step);
         }
     }
@@ -254,6 +252,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn load(mode: Mode, rate: Option<u32>) -> Run {

@@ -33,6 +33,12 @@ impl Spread {
     }
 }
 
+/// The ratio of each sample to that at the same place.
+pub(super) fn ratios(samples: &[f64], to: &[f64]) -> Vec<f64> {
+    let pairs = samples.iter().zip(to);
+    pairs.map(|(sample, to)| sample / to).collect()
+}
+
 /// What a row must reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Target {
@@ -137,11 +143,8 @@ impl Row {
     }
 
     fn ratios(&self) -> Vec<f64> {
-        let reference = self.reference.iter().flat_map(|(_, samples)| samples);
-        let pairs = self.samples.iter().zip(reference);
-        pairs
-            .map(|(sample, reference)| sample / reference)
-            .collect()
+        let reference = self.reference.as_ref();
+        reference.map_or_else(Vec::new, |(_, reference)| ratios(&self.samples, reference))
     }
 
     /// Between which values the median of all ratios that there could be lies with a

@@ -223,7 +223,8 @@ impl Daemon {
     pub(crate) fn stop(&self, grace: Duration) -> Result<()> {
         if let Some(pid) = self.pid() {
             let target = target(pid);
-            self.go_on();
+            // One that pauses hears of nothing else.
+            signal(target, libc::SIGCONT);
             if !grace.is_zero() {
                 signal(target, libc::SIGTERM);
                 self.wait_gone(grace);
@@ -312,14 +313,23 @@ pub(crate) fn child_of(pid: i32) -> Option<i32> {
 ///
 /// # Errors
 /// It cannot be started, or fails: the error has what it said.
-pub(crate) fn output(mut command: Command) -> Result<String> {
+pub(crate) fn output(command: Command) -> Result<String> {
+    let bytes = bytes(command)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+/// [`output`] of a command that prints no text.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn bytes(mut command: Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let out = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start {name}"))?;
     if out.status.success() {
-        return Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned());
+        return Ok(out.stdout);
     }
     let words: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
     bail!(

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::control::{kubectl, kubectl_command, plugin_path};
-use super::process::{Place, command};
+use super::process::{Place, bytes, command, output};
 use super::proxy::Kind;
 use super::state::State;
 use super::topology::Node;
 use crate::ui;
 
-/// What every cluster serves, and its port's name.
+/// What every cluster serves.
 const SERVICE: &str = "default/kubernetes";
 /// The node that is asked where a command is for one.
 const NODE: Node = Node(1);
@@ -72,27 +72,18 @@ fn bascule(words: &[&str]) -> Result<Command> {
         .env("PATH", plugin_path()?)
         .arg("bascule")
         .args(words);
-    command.stdin(Stdio::null());
     Ok(command)
 }
 
 /// What the plugin prints.
-fn plugin(words: &[&str]) -> Result<Vec<u8>> {
-    let said = bascule(words)?.output().context("kubectl cannot be run")?;
-    let complaint = String::from_utf8_lossy(&said.stderr);
-    ensure!(
-        said.status.success(),
-        "{}: {}",
-        said.status,
-        complaint.trim()
-    );
-    Ok(said.stdout)
+fn plugin(words: &[&str]) -> Result<String> {
+    output(bascule(words)?)
 }
 
 /// The rows of every node.
 fn rows(nodes: usize, words: &[&str]) -> Result<Vec<Vec<Value>>> {
     let said = plugin(&[words, &["--json"]].concat())?;
-    let Value::Object(said) = serde_json::from_slice(&said)? else {
+    let Value::Object(said) = serde_json::from_str(&said)? else {
         bail!("it does not answer by node");
     };
     ensure!(
@@ -141,7 +132,6 @@ fn explain() -> Result<()> {
     let from = format!("pod/kube-system/{pod}");
     let to = format!("svc/{SERVICE}:443");
     let said = plugin(&["explain", &from, &to])?;
-    let said = String::from_utf8_lossy(&said);
     ensure!(said.contains("backend"), "it finds no backend: {said}");
     Ok(())
 }
@@ -161,6 +151,7 @@ fn monitor() -> Result<()> {
         "--json",
     ];
     let mut look = bascule(&words)?;
+    look.stdin(Stdio::null());
     look.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = look.spawn().context("kubectl cannot be run")?;
     let ip = kubectl(&[
@@ -228,7 +219,7 @@ fn top() -> Result<()> {
 }
 
 fn sysdump() -> Result<()> {
-    let archive = plugin(&["--node", &NODE.name(), "sysdump", "-"])?;
+    let archive = bytes(bascule(&["--node", &NODE.name(), "sysdump", "-"])?)?;
     // gzip (RFC 1952, section 2.3.1).
     ensure!(archive.starts_with(&[0x1f, 0x8b]), "it is no archive");
     ensure!(archive.len() > 1000, "it has {} bytes", archive.len());

@@ -23,7 +23,7 @@ pub(super) const PODS: &str = "10.240.0.0/16";
 /// Address of the pods that serve as `a` and as `b`.
 pub(super) const SERVERS: [(&str, &str); 2] = [("a", "10.240.0.2"), ("b", "10.240.0.3")];
 /// Address of the pod that dials.
-pub(super) const CLIENT: &str = "10.240.0.4";
+pub(super) const CLIENT_ADDR: &str = "10.240.0.4";
 /// The node's device that leads to the API server.
 const UPLINK: &str = "up0";
 
@@ -182,7 +182,7 @@ impl World {
                 "addr add {NODE}/24 dev {UPLINK}\nlink set {UPLINK} up\nroute add default via 172.31.0.1\n"
             ),
         )?;
-        let clients = [(Self::CLIENT, CLIENT)];
+        let clients = [(Self::CLIENT, CLIENT_ADDR)];
         for (i, (name, addr)) in SERVERS.into_iter().chain(clients).enumerate() {
             crate::lab::netns::add(name, false)?;
             ip(

@@ -62,28 +62,39 @@ impl Means<'_> {
     /// # Errors
     /// It fails.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<f64> {
-        let mut command = Command::new(agent());
+        let mut command = self.bascule(arguments);
         command
-            .args(arguments)
-            .arg("--bpffs")
-            .arg(self.dir.join("bpf"))
-            .arg("--state-dir")
-            .arg(self.dir.join("state"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let place = Place {
-            netns: Some(World::NODE),
-            cgroup: Some(self.cgroup.node()),
-        };
         let start = Instant::now();
-        let output = place.spawn(command)?.wait_with_output()?;
+        let output = self.node().spawn(command)?.wait_with_output()?;
         let took = start.elapsed();
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
             bail!("bascule {}: {}", arguments.join(" "), why.trim());
         }
         Ok(took.as_secs_f64() * 1000.0)
+    }
+
+    /// A command of the agent's program, with the node's directories.
+    fn bascule(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(agent());
+        command
+            .args(arguments)
+            .arg("--bpffs")
+            .arg(self.dir.join("bpf"))
+            .arg("--state-dir")
+            .arg(self.dir.join("state"));
+        command
+    }
+
+    /// Where processes of the node run.
+    fn node(&self) -> Place<'_> {
+        Place {
+            netns: Some(World::NODE),
+            cgroup: Some(self.cgroup.node()),
+        }
     }
 }
 
@@ -104,7 +115,7 @@ impl Proxy {
         let log = means.dir.join("proxy.log");
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = match kind {
-            Kind::Bascule => bascule(means),
+            Kind::Bascule => agent_of(means),
             Kind::Nftables => kube_proxy(means, "nftables")?,
             Kind::Iptables => kube_proxy(means, "iptables")?,
         };
@@ -112,12 +123,8 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("cannot duplicate a descriptor")?)
             .stderr(file);
-        let place = Place {
-            netns: Some(World::NODE),
-            cgroup: Some(means.cgroup.node()),
-        };
         let started_ns = now_ns();
-        let process = Running(place.spawn(command)?);
+        let process = Running(means.node().spawn(command)?);
         Ok(Self {
             process,
             log,
@@ -243,19 +250,15 @@ pub(super) fn forget(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn bascule(means: &Means<'_>) -> Command {
-    let mut command = Command::new(agent());
+fn agent_of(means: &Means<'_>) -> Command {
+    let words = ["agent", "--node-name", NODE_NAME, "--xdp", "off"];
+    let mut command = means.bascule(&words);
     command
-        .args(["agent", "--node-name", NODE_NAME, "--xdp", "off"])
         .args(["--uplinks", "up0", "--pod-devices", "pod*"])
         .arg("--kubeconfig")
         .arg(means.kubeconfig)
-        .arg("--bpffs")
-        .arg(means.dir.join("bpf"))
         .arg("--cgroup")
-        .arg(means.cgroup.node())
-        .arg("--state-dir")
-        .arg(means.dir.join("state"));
+        .arg(means.cgroup.node());
     command
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::load::Client;
-use super::net::{CLIENT, World};
+use super::net::{CLIENT_ADDR, World};
 use super::proxy::{Kind, Means, Proxy, forget};
 use super::rows::Figure;
 use super::server::{CHANGING, STEADY, Server};
@@ -223,7 +223,7 @@ impl<'a, 'b> Session<'a, 'b> {
         proxy.rest()?;
         let to = format!("{}:80", STEADY.1);
         let commands: [(Figure, &[&str]); 3] = [
-            (Figure::Explain, &["explain", CLIENT, &to]),
+            (Figure::Explain, &["explain", CLIENT_ADDR, &to]),
             (Figure::Status, &["status"]),
             (Figure::List, &["service", "list"]),
         ];

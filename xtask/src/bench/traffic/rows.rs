@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::cell::{Cell, From, To};
 use super::proxy::Proxy;
 use super::world::Slice;
-use crate::bench::loadgen::{Load, Mode, Outcome};
+use crate::bench::loadgen::{Latency, Load, Mode, Outcome};
 use crate::bench::report::thousands;
-use crate::bench::stats::{Row, Spot, Target};
+use crate::bench::stats::{Row, Spot, Target, ratios};
 
 /// Suite of these rows.
 pub(super) const SUITE: &str = "traffic";
@@ -22,21 +22,49 @@ pub(super) struct Samples {
     pub(super) slices: BTreeMap<(Proxy, Cell), Vec<Vec<Slice>>>,
 }
 
-/// What is taken of outcomes: its name, its unit, and how.
+/// What is taken of outcomes.
 #[derive(Clone, Copy)]
-struct Figure {
-    name: &'static str,
-    unit: &'static str,
-    of: Of,
+enum Figure {
+    /// Speed, of every slice.
+    Speed,
+    /// CPU time, of all slices of a repetition together: it is counted in ticks.
+    Cpu,
+    /// A latency, by its name.
+    Latency(&'static str, fn(&Latency) -> f64),
 }
 
-/// How a figure is taken.
-#[derive(Clone, Copy)]
-enum Of {
-    /// Of every slice.
-    Slice(fn(&Outcome, Mode) -> f64),
-    /// Of all slices of a repetition together: CPU time is counted in ticks.
-    Repetition(fn(&Outcome, Mode) -> f64),
+/// Latencies at a rate.
+const LATENCIES: [Figure; 3] = [
+    Figure::Latency("p50", |l| l.p50),
+    Figure::Latency("p99", |l| l.p99),
+    Figure::Latency("p99.9", |l| l.p999),
+];
+
+impl Figure {
+    /// Before the unit, in the heading of a table.
+    fn name(self) -> String {
+        match self {
+            Self::Speed => String::new(),
+            Self::Cpu => "CPU time, ".to_owned(),
+            Self::Latency(name, _) => format!("{name}, "),
+        }
+    }
+
+    fn unit(self, mode: Mode) -> &'static str {
+        match self {
+            Self::Speed => mode.unit(),
+            Self::Cpu => mode.cpu_unit(),
+            Self::Latency(..) => "us",
+        }
+    }
+
+    fn of(self, outcome: &Outcome, mode: Mode) -> f64 {
+        match self {
+            Self::Speed => outcome.speed(mode),
+            Self::Cpu => outcome.cpu(mode),
+            Self::Latency(_, take) => take(&outcome.latency_us),
+        }
+    }
 }
 
 /// Samples by the service, and of the pod directly, in pairs.
@@ -48,8 +76,7 @@ struct Pairs {
 impl Pairs {
     /// Each sample by the service as a share of its pair's.
     fn shares(&self) -> Vec<f64> {
-        let pairs = self.served.iter().zip(&self.direct);
-        pairs.map(|(served, direct)| served / direct).collect()
+        ratios(&self.served, &self.direct)
     }
 }
 
@@ -62,33 +89,18 @@ impl Samples {
         )
     }
 
-    fn speed(&self) -> Figure {
-        Figure {
-            name: "",
-            unit: self.load.mode.unit(),
-            of: Of::Slice(Outcome::speed),
-        }
-    }
-
-    fn cpu(&self) -> Figure {
-        Figure {
-            name: "CPU time, ",
-            unit: self.load.mode.cpu_unit(),
-            of: Of::Repetition(Outcome::cpu),
-        }
-    }
-
     fn pairs(&self, figure: Figure, proxy: Proxy, cell: Cell) -> Option<Pairs> {
-        let slices = self.slices.get(&(proxy, cell))?;
+        let repetitions = self.slices.get(&(proxy, cell))?;
+        let mode = self.load.mode;
         let side = |side: fn(&Slice) -> &Outcome| -> Vec<f64> {
-            let repetitions = slices.iter();
-            match figure.of {
-                Of::Slice(take) => repetitions
-                    .flatten()
-                    .map(|s| take(side(s), self.load.mode))
+            let repetitions = repetitions.iter();
+            match figure {
+                Figure::Cpu => repetitions
+                    .map(|slices| figure.of(&Outcome::sum(slices.iter().map(side)), mode))
                     .collect(),
-                Of::Repetition(take) => repetitions
-                    .map(|all| take(&Outcome::sum(all.iter().map(side)), self.load.mode))
+                _ => repetitions
+                    .flatten()
+                    .map(|slice| figure.of(side(slice), mode))
                     .collect(),
             }
         };
@@ -116,7 +128,7 @@ impl Samples {
             let latencies = LATENCIES.into_iter();
             return latencies.flat_map(|f| self.against_direct(f)).collect();
         }
-        let figures = [self.speed(), self.cpu()];
+        let figures = [Figure::Speed, Figure::Cpu];
         let rows = |figure| [self.against_direct(figure), self.beside(figure)].concat();
         figures.into_iter().flat_map(rows).collect()
     }
@@ -129,9 +141,10 @@ impl Samples {
                 continue;
             };
             let place = (cell.name(), proxy.name());
-            let mut row = self.row(figure.name, figure.unit, place, pairs.served);
+            let unit = figure.unit(self.load.mode);
+            let mut row = self.row(&figure.name(), unit, place, pairs.served);
             row.reference = Some(("the same pods directly".to_owned(), pairs.direct));
-            if figure.name.is_empty() && Proxy::OURS.contains(&proxy) {
+            if matches!(figure, Figure::Speed) && Proxy::OURS.contains(&proxy) {
                 row.target = target(&self.load, cell, proxy);
             }
             rows.push(row);
@@ -149,13 +162,13 @@ impl Samples {
                     continue;
                 };
                 let column = format!("{} : {}", ours.name(), peer.name());
-                let what = format!("{}side by side, ", figure.name);
+                let what = format!("{}side by side, ", figure.name());
                 let place = (cell.name(), column.as_str());
                 let mut row = self.row(&what, "of the direct way's", place, own.shares());
                 row.reference = Some((peer.name().to_owned(), theirs.shares()));
-                row.target = match figure.of {
-                    Of::Slice(_) => Some(Target::AtLeast(1.0)),
-                    Of::Repetition(_) => self.cpu_target(cell, peer),
+                row.target = match figure {
+                    Figure::Cpu => self.cpu_target(cell, peer),
+                    _ => Some(Target::AtLeast(1.0)),
                 };
                 rows.push(row);
             }
@@ -175,7 +188,7 @@ impl Samples {
         let all: Vec<Proxy> = [&Proxy::OURS[..], &Proxy::PEERS[..]].concat();
         let mut rows = Vec::new();
         for (cell, proxy) in each(&all) {
-            let of = |samples: &Self| samples.pairs(samples.speed(), proxy, cell);
+            let of = |samples: &Self| samples.pairs(Figure::Speed, proxy, cell);
             let (Some(many), Some(before)) = (of(self), of(few)) else {
                 continue;
             };
@@ -189,21 +202,6 @@ impl Samples {
             rows.push(row);
         }
         rows
-    }
-}
-
-/// Latencies at a rate.
-const LATENCIES: [Figure; 3] = [
-    latency("p50, ", |o, _| o.latency_us.p50),
-    latency("p99, ", |o, _| o.latency_us.p99),
-    latency("p99.9, ", |o, _| o.latency_us.p999),
-];
-
-const fn latency(name: &'static str, take: fn(&Outcome, Mode) -> f64) -> Figure {
-    Figure {
-        name,
-        unit: "us",
-        of: Of::Slice(take),
     }
 }
 
