@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bascule_tests::e2e::netns::Netns;
 use bascule_tests::e2e::node::Node;
 use bascule_tests::e2e::objects::{dual, with_pods};
 use bascule_tests::e2e::pod::Pod;
@@ -213,6 +214,9 @@ fn what_sockets_dial_is_seen_as_their_calls() {
     let world = World::new();
     let node = Node::new(&world, 1);
     let (pods, mut client) = served(&node);
+    // Somebody else's namespace, with the client's address.
+    let twin = Netns::new(&format!("{}-twin", client.netns.name()));
+    twin.ip(&format!("addr add {}/32 dev lo\n", client.v4()));
     let _agent = node.agent(&[]);
     let looking = Looking::start(&node, &["--json", "--service", "web", "--new"]);
     client.peer.dial(WEB, How::Tcp, 2).well().unwrap();

@@ -1,8 +1,6 @@
 //! The node that a takeover happens on: its seam, and the real one.
 
-use std::{
-    collections::HashMap, fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::PathBuf,
-};
+use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use crate::{
     bpf::{self, Binding, Datapath, Seeded},
@@ -52,8 +50,8 @@ pub trait Host: Send {
     fn bound(&self) -> io::Result<Vec<Bound>>;
     /// Processes that are kube-proxy, as far as they can be seen.
     fn processes(&self) -> Vec<u32>;
-    /// Cookies of network namespaces, by address.
-    fn cookies(&self) -> HashMap<IpAddr, u64>;
+    /// Addresses of network namespaces, each with the namespace's cookie.
+    fn cookies(&self) -> Vec<(IpAddr, u64)>;
 }
 
 /// The datapath's part.
@@ -77,7 +75,7 @@ pub trait Flows {
     ///
     /// # Errors
     /// As [`Self::leave`].
-    fn bind(&self, bindings: &[Binding], cookies: &HashMap<IpAddr, u64>) -> io::Result<usize>;
+    fn bind(&self, bindings: &[Binding], cookies: &[(IpAddr, u64)]) -> io::Result<usize>;
     /// Whether the rules of another proxy are in place.
     ///
     /// # Errors
@@ -117,13 +115,13 @@ impl Host for Here {
     fn processes(&self) -> Vec<u32> {
         processes()
     }
-    fn cookies(&self) -> HashMap<IpAddr, u64> {
+    fn cookies(&self) -> Vec<(IpAddr, u64)> {
         let Some(cgroup) = &self.cgroup else {
-            return HashMap::new();
+            return Vec::new();
         };
         bpf::cookies(cgroup).unwrap_or_else(|error| {
             tracing::debug!(%error, "network namespaces cannot be listed");
-            HashMap::new()
+            Vec::new()
         })
     }
 }
@@ -160,7 +158,7 @@ impl Flows for Datapath {
     fn forget_left_udp(&self) -> io::Result<u64> {
         self.forget_left_udp().map_err(io::Error::other)
     }
-    fn bind(&self, bindings: &[Binding], cookies: &HashMap<IpAddr, u64>) -> io::Result<usize> {
+    fn bind(&self, bindings: &[Binding], cookies: &[(IpAddr, u64)]) -> io::Result<usize> {
         self.bind(bindings, cookies).map_err(io::Error::other)
     }
     fn set_beside_rules(&mut self, beside: bool) -> io::Result<()> {

@@ -74,8 +74,8 @@ impl Host for Node {
     fn processes(&self) -> Vec<u32> {
         self.state().processes.clone()
     }
-    fn cookies(&self) -> HashMap<IpAddr, u64> {
-        HashMap::new()
+    fn cookies(&self) -> Vec<(IpAddr, u64)> {
+        Vec::new()
     }
 }
 
@@ -96,7 +96,7 @@ impl Flows for Noted {
     fn forget_left_udp(&self) -> io::Result<u64> {
         Ok(0)
     }
-    fn bind(&self, _: &[Binding], _: &HashMap<IpAddr, u64>) -> io::Result<usize> {
+    fn bind(&self, _: &[Binding], _: &[(IpAddr, u64)]) -> io::Result<usize> {
         self.0.does("bind").map(|_| 0)
     }
     fn set_beside_rules(&mut self, beside: bool) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Session affinity that another proxy began: its clients keep their backends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -56,11 +56,7 @@ impl Datapath {
     ///
     /// # Errors
     /// A map cannot be read or written.
-    pub fn bind(
-        &self,
-        bindings: &[Binding],
-        cookies: &HashMap<IpAddr, u64>,
-    ) -> Result<usize, Error> {
+    pub fn bind(&self, bindings: &[Binding], cookies: &[(IpAddr, u64)]) -> Result<usize, Error> {
         let fail = |call| move |source| map_error(Table::lb_affinity_v1, call, source);
         let known = Known::read(self.store()).map_err(fail("read what is to be written to"))?;
         let affinity = self.map(Table::lb_affinity_v1);
@@ -74,7 +70,7 @@ impl Datapath {
                 backend: id,
                 last_use: now().wrapping_sub(u32::try_from(ticks).unwrap_or(u32::MAX)),
             };
-            let keys = known.keys(binding, id, cookies.get(&binding.client));
+            let keys = known.keys(binding, id, cookies);
             bound += usize::from(!keys.is_empty());
             for key in keys {
                 let (key, value) = (bytemuck::bytes_of(&key), bytemuck::bytes_of(&value));
@@ -123,7 +119,7 @@ impl Known {
     }
 
     /// The keys of a client in the services that it dials and that lead to a backend.
-    fn keys(&self, binding: &Binding, backend: u32, cookie: Option<&u64>) -> Vec<AffinityKey> {
+    fn keys(&self, binding: &Binding, backend: u32, cookies: &[(IpAddr, u64)]) -> Vec<AffinityKey> {
         let dials = |key: &FrontendKey, frontend: &Frontend| match binding.what {
             Dialled::Frontend(at) => (key.addr, key.port) == wide(at) && key.proto == binding.proto,
             Dialled::Service(id) => frontend.service == id,
@@ -140,11 +136,10 @@ impl Known {
                 scope: u32::from(key.scope),
             };
             keys.insert(of(binding.client.into()));
-            if key.scope == scope::INTERNAL
-                && let Some(cookie) = cookie
-            {
+            if key.scope == scope::INTERNAL {
                 let v4 = binding.backend.is_ipv4();
-                keys.insert(of(affinity_client(*cookie, v4)));
+                let namespaces = cookies.iter().filter(|(ip, _)| *ip == binding.client);
+                keys.extend(namespaces.map(|(_, cookie)| of(affinity_client(*cookie, v4))));
             }
         }
         keys.into_iter().collect()

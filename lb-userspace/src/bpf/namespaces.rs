@@ -1,7 +1,7 @@
 //! The network namespaces of a node: a thread enters each.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     fs, io,
     net::IpAddr,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
@@ -42,11 +42,12 @@ pub(super) fn each<T: Send>(
     Ok(all)
 }
 
-/// The cookies of the namespaces, by the addresses that they have.
+/// The addresses of the namespaces, each with its namespace's cookie. Namespaces that know
+/// nothing of each other may have the same address.
 ///
 /// # Errors
 /// Namespaces cannot be listed.
-pub fn cookies(cgroup: &Path) -> io::Result<HashMap<IpAddr, u64>> {
+pub fn cookies(cgroup: &Path) -> io::Result<Vec<(IpAddr, u64)>> {
     let found = each(cgroup, || {
         let addresses = node::addresses::read()?.addresses;
         Ok((addresses, node::netns_cookie()?))

@@ -259,7 +259,8 @@ impl<'a> Asked<'a> {
         self.frontend(scope::INTERNAL)
             .filter(|frontend| frontend.affinity != 0)?;
         let all = cookies(&cgroup2()?).ok()?;
-        all.get(&self.ends.from.ip()).copied()
+        let own = all.into_iter().find(|(ip, _)| *ip == self.ends.from.ip());
+        own.map(|(_, cookie)| cookie)
     }
 
     fn frontend(&self, scope: u8) -> Option<Frontend> {

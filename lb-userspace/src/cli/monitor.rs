@@ -8,7 +8,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, BufWriter, Write},
-    net::IpAddr,
     path::PathBuf,
     pin::pin,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -313,7 +312,7 @@ impl Clients {
             self.may_look = false;
             let found = cgroup2().and_then(|cgroup| cookies(&cgroup).ok());
             // IPv4 before IPv6: a pod has one name.
-            let mut all: Vec<(IpAddr, u64)> = found.unwrap_or_default().into_iter().collect();
+            let mut all = found.unwrap_or_default();
             all.sort_unstable_by(|a, b| b.cmp(a));
             let named = all.into_iter().map(|(ip, cookie)| (cookie, ip.to_string()));
             self.names = named.collect();
