@@ -21,9 +21,10 @@ const WITHIN: Duration = Duration::from_secs(90);
 /// New connections a second and streams of each of four clients.
 const EACH: u32 = 50;
 
-/// The kernel forgets a connection soon, but not while the test needs it.
+/// The kernel forgets a connection that was closed before the takeover begins: clients are
+/// bound by what kube-proxy knows of them. Datagrams it knows while the test needs it.
 const FORGETS: [(&str, &str); 3] = [
-    ("netfilter/nf_conntrack_tcp_timeout_time_wait", "15"),
+    ("netfilter/nf_conntrack_tcp_timeout_time_wait", "2"),
     ("netfilter/nf_conntrack_udp_timeout", "40"),
     ("netfilter/nf_conntrack_udp_timeout_stream", "40"),
 ];

@@ -1,11 +1,13 @@
 //! The node that a takeover happens on: its seam, and the real one.
 
-use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    collections::BTreeSet, fs, io, net::IpAddr, os::unix::fs::MetadataExt as _, path::PathBuf,
+};
 
 use crate::{
-    bpf::{self, Binding, Datapath, Seeded},
+    bpf::{self, Binding, Datapath, Seeded, Sticky},
     netfilter::{
-        affinity::{self, Bound},
+        affinity::{self, Bound, Endpoint},
         conntrack::{self, Translated},
         kube_proxy::{self, Mode},
     },
@@ -43,11 +45,11 @@ pub trait Host: Send {
     /// # Errors
     /// As [`Self::rules`].
     fn connections(&self) -> io::Result<Vec<Translated>>;
-    /// Clients that kube-proxy has bound.
+    /// Clients that kube-proxy has bound, to these endpoints where only it knows which.
     ///
     /// # Errors
     /// As [`Self::rules`].
-    fn bound(&self) -> io::Result<Vec<Bound>>;
+    fn bound(&self, endpoints: &[Endpoint]) -> io::Result<Vec<Bound>>;
     /// Processes that are kube-proxy, as far as they can be seen.
     fn processes(&self) -> Vec<u32>;
     /// Addresses of network namespaces, each with the namespace's cookie.
@@ -71,6 +73,11 @@ pub trait Flows {
     /// # Errors
     /// As [`Self::leave`].
     fn forget_left_udp(&self) -> io::Result<u64>;
+    /// The backends of services with affinity.
+    ///
+    /// # Errors
+    /// As [`Self::leave`].
+    fn sticky(&self) -> io::Result<BTreeSet<Sticky>>;
     /// Binds clients.
     ///
     /// # Errors
@@ -109,8 +116,8 @@ impl Host for Here {
     fn connections(&self) -> io::Result<Vec<Translated>> {
         conntrack::translated()
     }
-    fn bound(&self) -> io::Result<Vec<Bound>> {
-        affinity::bound()
+    fn bound(&self, endpoints: &[Endpoint]) -> io::Result<Vec<Bound>> {
+        affinity::bound(endpoints)
     }
     fn processes(&self) -> Vec<u32> {
         processes()
@@ -157,6 +164,9 @@ impl Flows for Datapath {
     }
     fn forget_left_udp(&self) -> io::Result<u64> {
         self.forget_left_udp().map_err(io::Error::other)
+    }
+    fn sticky(&self) -> io::Result<BTreeSet<Sticky>> {
+        self.sticky().map_err(io::Error::other)
     }
     fn bind(&self, bindings: &[Binding], cookies: &[(IpAddr, u64)]) -> io::Result<usize> {
         self.bind(bindings, cookies).map_err(io::Error::other)

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     bpf::{Binding, Dialled, Seeded},
     netfilter::{
+        affinity::Endpoint,
         conntrack::Tcp,
         kube_proxy::{Mode, OWN_TABLE},
     },
@@ -300,7 +301,8 @@ impl<H: Host> Takeover<H> {
         Ok(seeded)
     }
 
-    /// Binds clients where kube-proxy has them: by its sets, else by connections.
+    /// Binds clients where kube-proxy has them: by its sets and lists, else by
+    /// connections.
     fn bind(&self, flows: &mut impl Flows, planner: &Planner) -> io::Result<()> {
         let ids: HashMap<_, u32> = planner
             .service_ids()
@@ -312,18 +314,22 @@ impl<H: Host> Takeover<H> {
                 ((name, key.port.to_string(), key.protocol.number()), id)
             })
             .collect();
-        let by_sets = self.host.bound()?.into_iter().filter_map(|bound| {
-            let endpoint = bound.endpoint;
-            let name = (endpoint.namespace, endpoint.service);
-            let id = ids.get(&(name, endpoint.port, endpoint.protocol))?;
-            Some(Binding {
-                client: bound.client,
-                what: Dialled::Service(*id),
-                proto: endpoint.protocol,
-                backend: endpoint.addr,
-                idle: bound.idle,
-            })
-        });
+        let by_sets = self
+            .host
+            .bound(&sticky(flows, planner)?)?
+            .into_iter()
+            .filter_map(|bound| {
+                let endpoint = bound.endpoint;
+                let name = (endpoint.namespace, endpoint.service);
+                let id = ids.get(&(name, endpoint.port, endpoint.protocol))?;
+                Some(Binding {
+                    client: bound.client,
+                    what: Dialled::Service(*id),
+                    proto: endpoint.protocol,
+                    backend: endpoint.addr,
+                    idle: bound.idle,
+                })
+            });
         let mut connections = self.host.connections()?;
         // The first binding of a client counts: that of its latest connection.
         connections.sort_by_key(|flow| Reverse((flow.tcp == Some(Tcp::Open), flow.expires)));
@@ -365,6 +371,22 @@ const FAILED: &str = "TakeoverFailed";
 fn names(modes: &[Mode]) -> String {
     let names: Vec<&str> = modes.iter().map(|mode| mode.name()).collect();
     names.join(", ")
+}
+
+/// The endpoints of services with affinity.
+fn sticky(flows: &impl Flows, planner: &Planner) -> io::Result<Vec<Endpoint>> {
+    let keys: HashMap<u32, _> = planner.service_ids().collect();
+    let named = flows.sticky()?.into_iter().filter_map(|one| {
+        let key = keys.get(&one.service)?;
+        Some(Endpoint {
+            namespace: key.service.namespace.to_string(),
+            service: key.service.name.to_string(),
+            port: key.port.to_string(),
+            protocol: one.proto,
+            addr: one.addr,
+        })
+    });
+    Ok(named.collect())
 }
 
 #[cfg(test)]

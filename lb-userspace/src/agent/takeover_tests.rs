@@ -1,6 +1,7 @@
 //! A takeover step by step, on a node and a datapath that only note what is done.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -8,7 +9,11 @@ use std::{
 use lb_plan::{Actual, Limits};
 
 use super::*;
-use crate::netfilter::{affinity::Bound, conntrack::Translated};
+use crate::bpf::Sticky;
+use crate::netfilter::{
+    affinity::{Bound, Endpoint},
+    conntrack::Translated,
+};
 
 /// What a node has, and what was done to it.
 #[derive(Default)]
@@ -68,7 +73,7 @@ impl Host for Node {
     fn connections(&self) -> io::Result<Vec<Translated>> {
         Ok(self.state().connections.clone())
     }
-    fn bound(&self) -> io::Result<Vec<Bound>> {
+    fn bound(&self, _: &[Endpoint]) -> io::Result<Vec<Bound>> {
         Ok(Vec::new())
     }
     fn processes(&self) -> Vec<u32> {
@@ -95,6 +100,9 @@ impl Flows for Noted {
     }
     fn forget_left_udp(&self) -> io::Result<u64> {
         Ok(0)
+    }
+    fn sticky(&self) -> io::Result<BTreeSet<Sticky>> {
+        Ok(BTreeSet::new())
     }
     fn bind(&self, _: &[Binding], _: &[(IpAddr, u64)]) -> io::Result<usize> {
         self.0.does("bind").map(|_| 0)

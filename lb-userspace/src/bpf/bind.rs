@@ -1,7 +1,7 @@
 //! Session affinity that another proxy began: its clients keep their backends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -48,7 +48,37 @@ pub enum Dialled {
     Service(u32),
 }
 
+/// A backend of a service with affinity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Sticky {
+    /// The service, by its id.
+    pub service: u32,
+    /// IP protocol number.
+    pub proto: u8,
+    /// The backend.
+    pub addr: SocketAddr,
+}
+
 impl Datapath {
+    /// The backends of services with affinity.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn sticky(&self) -> Result<BTreeSet<Sticky>, Error> {
+        let fail = |source| map_error(Table::lb_frontends_v1, "read", source);
+        let known = Known::read(self.store()).map_err(fail)?;
+        let places: HashMap<u32, _> = known.backends.iter().map(|(at, id)| (*id, *at)).collect();
+        let all = known.frontends.iter().flat_map(|(_, frontend, members)| {
+            let found = members.iter().filter_map(|id| places.get(id));
+            found.map(|(addr, port, proto)| Sticky {
+                service: frontend.service,
+                proto: *proto,
+                addr: SocketAddr::new((*addr).into(), port.get()),
+            })
+        });
+        Ok(all.collect())
+    }
+
     /// Binds clients to backends of services with affinity, as if they had dialled them
     /// here: where a frontend of the service leads to that backend, and the client is not
     /// bound already. `cookies` are the network namespaces of addresses: sockets are

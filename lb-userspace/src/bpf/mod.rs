@@ -46,7 +46,7 @@ pub mod table;
 pub mod views;
 
 pub use apply::Programmer;
-pub use bind::{Binding, Dialled};
+pub use bind::{Binding, Dialled, Sticky};
 pub use datapath::{Datapath, HookState, Status};
 pub use error::Error;
 pub use failure::{ApplyReport, Failure, Purge};

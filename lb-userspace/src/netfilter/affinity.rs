@@ -8,6 +8,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use netlink_packet_netfilter::nftables::{
 use super::{
     kube_proxy::TABLE,
     nft::{self, Family},
+    recent,
 };
 
 /// A client that is bound to an endpoint.
@@ -30,7 +32,7 @@ pub struct Bound {
     pub client: IpAddr,
     /// The service port, and its endpoint.
     pub endpoint: Endpoint,
-    /// How long ago it last opened a connection.
+    /// How long ago it last opened a connection, where that is known.
     pub idle: Duration,
 }
 
@@ -49,12 +51,13 @@ pub struct Endpoint {
     pub addr: SocketAddr,
 }
 
-/// Every client that is bound.
+/// Every client that is bound, in either mode: a set names its endpoint, and in mode iptables
+/// those of these endpoints are found.
 ///
 /// # Errors
 /// The kernel does not list the sets.
-pub fn bound() -> io::Result<Vec<Bound>> {
-    let mut all = Vec::new();
+pub fn bound(endpoints: &[Endpoint]) -> io::Result<Vec<Bound>> {
+    let mut all = recent::bound(Path::new(recent::LISTS), endpoints);
     for family in Family::ALL {
         for (name, timeout) in sets(family)? {
             let Some(endpoint) = endpoint(&name) else {

@@ -8,3 +8,4 @@ pub mod conntrack;
 pub mod kube_proxy;
 mod legacy;
 pub mod nft;
+mod recent;
