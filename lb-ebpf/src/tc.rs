@@ -67,11 +67,12 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
 
     /// Corrects a checksum of which nobody knows whether it is complete: the
     /// helpers know it by the skb. They take one call for the pseudo header and
-    /// one for the rest.
+    /// one for the rest, which changes a complete one only.
     #[inline(always)]
-    fn fix_by_helpers(&mut self, off: u32, addrs: Sum, ports: Sum, udp: bool) -> Option<()> {
+    fn fix_by_helpers(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()> {
         let mangled = if udp { BPF_F_MARK_MANGLED_0 } else { 0 };
-        let addrs = addrs.fold32();
+        let was_pseudo = self.is_sum(off, delta.pseudo)?;
+        let addrs = delta.addrs.fold32();
         self.replace(off, addrs, BPF_F_PSEUDO_HDR | mangled)?;
         if F::V6 {
             // With CHECKSUM_COMPLETE the helper takes the difference out of the
@@ -81,12 +82,27 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
             // SAFETY: the context is valid.
             let _ = unsafe { bpf_csum_update(self.ctx, addrs) };
         }
-        let ports = ports.fold16();
-        // 0 and !0 are both zero in one's complement: the ports stay.
-        if ports != 0 && ports != u16::MAX {
+        // What a device is to complete was the sum of the pseudo header and is that of the
+        // new one. A complete checksum that happened to be the former went the other way, and
+        // is the latter only where the addresses' sum stays.
+        if was_pseudo
+            && !is_zero(delta.addrs.fold16())
+            && self.is_sum(off, delta.pseudo.plus(delta.addrs))?
+        {
+            return Some(());
+        }
+        let ports = delta.ports.fold16();
+        if !is_zero(ports) {
             self.replace(off, u32::from(ports), mangled)?;
         }
         Some(())
+    }
+
+    /// Whether the checksum at an offset is this sum.
+    #[inline(always)]
+    fn is_sum(&self, off: u32, sum: Sum) -> Option<bool> {
+        let field: u16 = self.read(off)?;
+        Some(field == sum.fold16())
     }
 
     /// Whether the checksum at an offset is certainly complete. One that a device
@@ -94,9 +110,14 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
     /// GSO packets we do not know the length that went into it.
     #[inline(always)]
     fn is_complete(&self, off: u32, pseudo: Sum) -> Option<bool> {
-        let field: u16 = self.read(off)?;
-        Some(!self.is_gso() && field != pseudo.fold16())
+        Some(!self.is_gso() && !self.is_sum(off, pseudo)?)
     }
+}
+
+/// Whether a sum changes nothing: 0 and !0 are both zero in one's complement.
+#[inline(always)]
+fn is_zero(sum: u16) -> bool {
+    sum == 0 || sum == u16::MAX
 }
 
 impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
@@ -135,7 +156,7 @@ impl<F: Family, const DIRECT: bool> Packet for TcPacket<F, DIRECT> {
             }
             return Some(());
         }
-        self.fix_by_helpers(off, delta.addrs, delta.ports, udp)
+        self.fix_by_helpers(off, delta, udp)
     }
     #[inline(always)]
     fn crc32c_times(a: u32, b: u32) -> u32 {

@@ -4,7 +4,7 @@ use lb_common::{Reason, ct_flags};
 
 use super::scene::{PROTOS, Scene, TCP, UDP, name};
 use crate::vectors::{
-    frame::Csum,
+    frame::{Csum, Frame},
     net::{FAMILIES, Family, GATEWAY, UP0},
     reference,
     vector::{At, Vector, out, pass},
@@ -21,6 +21,10 @@ pub(super) fn vectors() -> Vec<Vector> {
         all.push(becomes_zero(Scene::outside(family, UDP, 1)));
         all.push(becomes_zero(Scene::from_pod(family, UDP, 2)));
         all.push(zero_in_tcp(family));
+        for proto in [TCP, UDP] {
+            all.push(like_a_partial_one(Scene::outside(family, proto, 1)));
+            all.push(like_a_partial_one(Scene::from_pod(family, proto, 2)));
+        }
         for proto in PROTOS {
             all.push(wrong_stays_wrong(family, proto));
             all.push(every_sum(family, proto));
@@ -79,6 +83,39 @@ fn zero_in_tcp(family: Family) -> Vector {
         &input,
         pass(Reason::NewFlow, &output),
     )
+}
+
+/// A complete checksum that happens to be the sum of the pseudo header, which a sender leaves
+/// in its place for a device to complete.
+fn like_a_partial_one(scene: Scene) -> Vector {
+    let proto = scene.proto;
+    let field = 14 + scene.family.header() + if proto == TCP { 16 } else { 6 };
+    let at = |frame: &Frame| {
+        let bytes = frame.build();
+        u16::from_be_bytes([bytes[field], bytes[field + 1]])
+    };
+    let turn = |frame: Frame| {
+        let pseudo = at(&frame.clone().payload(&[0, 0]).csum(Csum::Partial));
+        let without = at(&frame.clone().payload(&[0, 0]));
+        let word = [(!pseudo).to_be_bytes(), without.to_be_bytes()].concat();
+        let frame = frame.payload(&reference::ones_sum(&word).to_be_bytes());
+        assert_eq!(at(&frame), pseudo, "the scenario");
+        frame
+    };
+    let input = turn(scene.first());
+    let answer = turn(scene.answer(scene.client));
+    let title = format!("{}, like a partial one", scene.title());
+    Vector::new(THEME, title, scene.world())
+        .packet(
+            scene.at,
+            &input,
+            pass(Reason::NewFlow, &input.clone().to(scene.backend)),
+        )
+        .packet(
+            scene.replies(),
+            &answer,
+            pass(Reason::Reply, &answer.clone().from(scene.front)),
+        )
 }
 
 /// A packet that was damaged must not be mended: the error is kept.
