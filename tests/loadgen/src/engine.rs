@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::measure::{Cpu, Tally};
-use super::proto::{Duel, Mode, Outcome, Run};
+use super::proto::{Mode, Outcome, Run};
 use super::slot::{Slot, Step};
 use super::sockets::Watcher;
 
@@ -22,28 +22,38 @@ pub(crate) fn run(run: &Run) -> Result<Outcome> {
     Engine::new(run.clone())?.go()
 }
 
-/// Runs a load in slices, each once for its own target and once for another, and says what became
-/// of both. Who is first changes from slice to slice: what the machine does besides, and what
-/// one leaves behind for the next, meets both alike. Kept connections live through all slices.
-///
-/// # Errors
-/// There are too few descriptors, or no /proc.
-pub(crate) fn duel(duel: &Duel) -> Result<Vec<[Outcome; 2]>> {
-    let against = Run {
-        target: duel.against,
-        ..duel.run.clone()
-    };
-    let mut engines = [Engine::new(duel.run.clone())?, Engine::new(against)?];
-    let mut slices = Vec::new();
-    for slice in 0..duel.slices as usize {
-        let first = slice % 2;
-        let mut outcomes = [Outcome::default(), Outcome::default()];
-        for side in [first, 1 - first] {
-            outcomes[side] = engines[side].go()?;
-        }
-        slices.push(outcomes);
+/// Loads of several targets by turns. What is kept of each are its connections.
+#[derive(Default)]
+pub(crate) struct Turns {
+    engines: Vec<Engine>,
+}
+
+impl Turns {
+    /// A turn of a load, over the connections of its turn before. Another kind of load ends those
+    /// of all others.
+    ///
+    /// # Errors
+    /// There are too few descriptors, or no /proc.
+    pub(crate) fn take(&mut self, run: &Run) -> Result<Outcome> {
+        let target = run.target;
+        let alike = |engine: &Engine| {
+            let there = Run {
+                target,
+                ..engine.run.clone()
+            };
+            there == *run
+        };
+        self.engines.retain(alike);
+        let found = self.engines.iter().position(|e| e.run.target == target);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                self.engines.push(Engine::new(run.clone())?);
+                self.engines.len() - 1
+            }
+        };
+        self.engines[at].go()
     }
-    Ok(slices)
 }
 
 /// When something is due: the load's clock.
@@ -342,28 +352,26 @@ mod tests {
     }
 
     #[test]
-    fn slices_go_to_both_targets_over_connections_that_stay() {
-        let (own, against) = (server(b'a'), server(b'b'));
+    fn turns_go_to_each_target_over_connections_that_stay() {
+        let targets = [(server(b'a'), 'a'), (server(b'b'), 'b')];
+        let mut turns = Turns::default();
         for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
-            let run = Run {
-                target: own,
-                seconds: 0.02,
-                warmup: 0.01,
-                timeout_ms: 2000,
-                ..load(mode, None)
-            };
-            let slices = duel(&Duel {
-                run,
-                against,
-                slices: 3,
-            });
-            let slices = slices.unwrap();
-            assert_eq!(slices.len(), 3);
-            for (outcome, id) in slices.iter().flat_map(|s| s.iter().zip(['a', 'b'])) {
+            for (target, id) in [targets, targets].concat() {
+                let outcome = turns.take(&Run {
+                    target,
+                    seconds: 0.02,
+                    warmup: 0.01,
+                    timeout_ms: 2000,
+                    ..load(mode, None)
+                });
+                let outcome = outcome.unwrap();
                 assert!(outcome.errors.is_empty(), "{mode:?}: {outcome}");
                 assert_eq!(outcome.answers.keys().collect::<Vec<_>>(), [&id]);
                 assert!(outcome.transactions > 1, "{mode:?}: {outcome}");
             }
+            let loads = turns.engines.iter().map(|e| (e.run.mode, e.run.target));
+            let each = targets.map(|(target, _)| (mode, target));
+            assert_eq!(loads.collect::<Vec<_>>(), each);
         }
     }
 

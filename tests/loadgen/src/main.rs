@@ -16,6 +16,7 @@ use std::io::{BufRead as _, Write as _};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+use engine::Turns;
 use proto::{Answer, Request, Run};
 
 /// A load of TCP and UDP transactions, and what became of them.
@@ -41,9 +42,9 @@ enum Command {
         /// Its first byte is the answer
         #[arg(long)]
         id: String,
-        /// Port of both protocols, on all addresses; may be repeated
-        #[arg(long = "port", required = true)]
-        ports: Vec<u16>,
+        /// Port of both protocols, on all addresses
+        #[arg(long)]
+        port: u16,
         #[command(flatten)]
         place: Place,
     },
@@ -83,16 +84,10 @@ impl Place {
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Serve { id, ports, place } => {
+        Command::Serve { id, port, place } => {
             place.take()?;
             let answer = *id.as_bytes().first().context("--id is empty")?;
-            // A thread each, all on the same CPU. The first one that fails ends all.
-            let (failed, failure) = std::sync::mpsc::channel();
-            for port in ports {
-                let failed = failed.clone();
-                std::thread::spawn(move || failed.send(server::serve(answer, port)));
-            }
-            failure.recv()?
+            server::serve(answer, port)
         }
         Command::Run { load, json, place } => {
             place.take()?;
@@ -113,10 +108,11 @@ fn main() -> Result<()> {
 
 /// Answers requests until the standard input ends.
 fn client() -> Result<()> {
+    let mut turns = Turns::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read the standard input")?;
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => ask(&request),
+            Ok(request) => ask(&request, &mut turns),
             Err(e) => Answer::failed(&format!("not understood: {e}: {line}")),
         };
         let mut out = std::io::stdout().lock();
@@ -126,10 +122,10 @@ fn client() -> Result<()> {
     Ok(())
 }
 
-fn ask(request: &Request) -> Answer {
+fn ask(request: &Request, turns: &mut Turns) -> Answer {
     let answer = match request {
         Request::Run(run) => engine::run(run).map(Answer::Run),
-        Request::Duel(duel) => engine::duel(duel).map(Answer::Duel),
+        Request::Turn(run) => turns.take(run).map(Answer::Run),
         Request::Until(until) => until::until(until).map(Answer::Until),
     };
     answer.unwrap_or_else(|e| Answer::failed(&format!("{e:#}")))

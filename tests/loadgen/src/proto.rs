@@ -26,14 +26,14 @@ pub(crate) enum Mode {
 pub(crate) enum Request {
     /// A load.
     Run(Run),
-    /// A load of two targets, in slices of the one and the other.
-    Duel(Duel),
+    /// A load whose connections stay for its next turn.
+    Turn(Run),
     /// Connections one after the other until the right server answers.
     Until(Until),
 }
 
 /// A load.
-#[derive(Clone, Debug, clap::Args, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, clap::Args, Serialize, Deserialize)]
 // The subcommand has a group of this name.
 #[group(skip)]
 #[serde(deny_unknown_fields)]
@@ -63,18 +63,6 @@ pub(crate) struct Run {
     #[arg(long = "timeout", default_value_t = timeout_ms(), value_name = "MS")]
     #[serde(default = "timeout_ms")]
     pub(crate) timeout_ms: u64,
-}
-
-/// A load of two targets, in slices of the one and the other.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Duel {
-    /// A slice of the load, warm-up and all.
-    pub(crate) run: Run,
-    /// The other target.
-    pub(crate) against: SocketAddr,
-    /// Slices of each.
-    pub(crate) slices: u32,
 }
 
 fn timeout_ms() -> u64 {
@@ -109,8 +97,6 @@ fn attempt_ms() -> u64 {
 pub(crate) enum Answer {
     /// Of a load.
     Run(Outcome),
-    /// Of slices, each of the one and of the other target.
-    Duel(Vec<[Outcome; 2]>),
     /// Of attempts.
     Until(Attempts),
     /// It could not be done.

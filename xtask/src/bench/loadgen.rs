@@ -50,19 +50,8 @@ impl Mode {
 pub(super) enum Request<'a> {
     /// A load.
     Run(&'a Load),
-    /// A load of two targets, in slices of the one and the other.
-    Duel(Duel<'a>),
-}
-
-/// A load of its own target and of another one, by turns.
-#[derive(Debug, Serialize)]
-pub(super) struct Duel<'a> {
-    /// A slice of it, warm-up and all.
-    pub(super) run: &'a Load,
-    /// The other target.
-    pub(super) against: String,
-    /// Slices of each.
-    pub(super) slices: u32,
+    /// A load whose connections stay for its next turn.
+    Turn(&'a Load),
 }
 
 /// A load, as the load generator is asked for it.

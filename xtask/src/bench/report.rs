@@ -180,12 +180,12 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
          a pod tells when the right server answers. In `traffic` a cluster has two nodes for each proxy:\n\
          one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
-         another CPU). Every proxy is asked in turn, by the same client, for a fortieth of a second of\n\
-         the service, then as much of the same pod without it, twenty times, first the one and then the other:\n\
-         their speeds are pairs, and `×` is the median of the pairs' ratios, `±` half the width of its 95 %\n\
-         confidence interval. `no proxy` compares the pod with itself: how far its ratio is from 1 is what\n\
-         this machine cannot tell. CPU time is the whole machine's, of all slices of a repetition. `side by\n\
-         side` are the shares of two proxies. At a fixed rate, latency counts from when a transaction was due.\n\n",
+         another CPU). In a round every proxy has a turn, of a fortieth of a second, and so have two pairs\n\
+         of nodes without a proxy, whose clients dial the pod; a repetition has 24 rounds. Speeds of one\n\
+         round are pairs, and `×` is the median of the pairs' ratios, `±` half the width of its 95 %\n\
+         confidence interval. How far the ratio of `no proxy, other nodes` is from 1 is what this machine\n\
+         cannot tell. CPU time is the whole machine's, of all turns of a repetition. At a fixed rate,\n\
+         latency counts from when a transaction was due.\n\n",
     );
     for note in notes {
         let _ = writeln!(out, "- {note}");

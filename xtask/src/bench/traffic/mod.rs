@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 
-use self::cell::{Cell, From};
+use self::cell::Cell;
 use self::fill::Filler;
 use self::proxy::Proxy;
 use self::rows::{SUITE, Samples};
-use self::world::{Slice, World};
-use super::loadgen::{Load, Mode};
+use self::world::World;
+use super::loadgen::{Load, Mode, Outcome};
 use super::machine::{Foreign, Watch};
 use super::report::thousands;
 use super::stats::Row;
@@ -35,11 +35,11 @@ const MANY: [u32; 2] = [1_000, 10_000];
 const MOST_IPTABLES: u32 = 1_000;
 /// Most services that kube-proxy in nftables mode does, likewise.
 const MOST: u32 = 10_000;
-/// Seconds of a slice: the speed of a shared machine changes from one tenth of a second to the
-/// next, and many short pairs tell more than few long ones.
+/// Seconds of a turn: the speed of a shared machine changes from one tenth of a second to the
+/// next, and many short rounds tell more than few long ones.
 const SECONDS: f64 = 0.025;
-/// Slices of each target in a repetition.
-const SLICES: u32 = 20;
+/// Rounds of a repetition, in each of which every proxy has a turn.
+const ROUNDS: usize = 24;
 /// Seconds at a rate: the slowest of a thousand are looked for.
 const PACED: f64 = 1.0;
 /// New connections a second of the rows of latency.
@@ -159,31 +159,23 @@ impl Bench<'_> {
         let mut samples = Samples {
             services,
             load: load.clone(),
-            slices: BTreeMap::new(),
+            turns: BTreeMap::new(),
         };
         let mut progress = ui::Progress::start(&format!("{services} services: {}", load.name()));
         let mut foreign = Vec::new();
         for repetition in 0..self.plan.reps as usize {
             foreign.push(look());
-            for (pair, cell) in self.order(repetition) {
-                let proxy = self.world.pairs[pair].proxy;
+            for cell in Cell::SERVED {
                 progress.tick(&format!(
-                    "{}/{}: {}, {}",
+                    "{}/{}: {}",
                     repetition + 1,
                     self.plan.reps,
-                    proxy.name(),
                     cell.name()
                 ));
-                let slices = self
-                    .world
-                    .duel(pair, cell, load, self.slices(load))
-                    .with_context(|| format!("{}: {}", proxy.name(), cell.name()))?;
-                self.note_failures(load, proxy, cell, &slices);
-                samples
-                    .slices
-                    .entry((proxy, cell))
-                    .or_default()
-                    .push(slices);
+                for (proxy, turns) in self.repetition(cell, load)? {
+                    self.note_failures(load, proxy, cell, &turns);
+                    samples.turns.entry((proxy, cell)).or_default().push(turns);
+                }
             }
         }
         progress.end(true);
@@ -191,48 +183,42 @@ impl Bench<'_> {
         Ok(samples)
     }
 
-    /// Pairs and ways of a repetition: all from one place before the next place, so that what is
-    /// compared is near in time; and everybody is first in turn.
-    fn order(&self, repetition: usize) -> Vec<(usize, Cell)> {
-        let count = self.world.pairs.len();
-        let mut turns: Vec<usize> = (0..count).map(|n| (n + repetition) % count).collect();
-        if repetition % 2 == 1 {
-            turns.reverse();
-        }
-        let mut order = Vec::new();
-        for from in [From::Same, From::Across, From::Node, From::Outside] {
-            for pair in &turns {
-                let mut cells = Cell::SERVED.to_vec();
-                cells.retain(|cell| cell.from == from);
-                if repetition % 2 == 1 {
-                    cells.reverse();
-                }
-                order.extend(cells.into_iter().map(|cell| (*pair, cell)));
-            }
-        }
-        order
-    }
-
-    /// Slices of a repetition: percentiles need all transactions of one.
-    fn slices(&self, load: &Load) -> u32 {
-        match load.rate {
+    /// A repetition of a way: rounds in which every proxy has a turn. Whoever begins one ends the
+    /// next, so that what the machine does besides, and what one leaves behind for the next,
+    /// meets all alike.
+    fn repetition(&mut self, cell: Cell, load: &Load) -> Result<BTreeMap<Proxy, Vec<Outcome>>> {
+        // Percentiles need all transactions of one.
+        let rounds = match load.rate {
             Some(_) => 1,
-            None => (SLICES / self.plan.divisor).max(1),
-        }
-    }
-
-    fn note_failures(&mut self, load: &Load, proxy: Proxy, cell: Cell, slices: &[Slice]) {
-        let mut errors: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for slice in slices {
-            for (way, outcome) in [("", &slice.served), (" directly", &slice.direct)] {
-                for (kind, count) in &outcome.errors {
-                    *errors.entry((way, kind)).or_default() += count;
-                }
+            None => (ROUNDS / self.plan.divisor as usize).max(1),
+        };
+        let count = self.world.pairs.len();
+        let mut all: BTreeMap<Proxy, Vec<Outcome>> = BTreeMap::new();
+        for round in 0..rounds {
+            let mut turns: Vec<usize> = (0..count).map(|n| (n + round / 2) % count).collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for pair in turns {
+                let proxy = self.world.pairs[pair].proxy;
+                let outcome = self
+                    .world
+                    .turn(pair, cell, load)
+                    .with_context(|| format!("{}: {}", proxy.name(), cell.name()))?;
+                all.entry(proxy).or_default().push(outcome);
             }
         }
-        for ((way, kind), count) in errors {
+        Ok(all)
+    }
+
+    fn note_failures(&mut self, load: &Load, proxy: Proxy, cell: Cell, turns: &[Outcome]) {
+        let mut errors: BTreeMap<&str, u64> = BTreeMap::new();
+        for (kind, count) in turns.iter().flat_map(|outcome| &outcome.errors) {
+            *errors.entry(kind).or_default() += count;
+        }
+        for (kind, count) in errors {
             self.notes.push(format!(
-                "{SUITE}: {}, {}, {}: {count} x {kind}{way}",
+                "{SUITE}: {}, {}, {}: {count} x {kind}",
                 load.name(),
                 proxy.name(),
                 cell.name()

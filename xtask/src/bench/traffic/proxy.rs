@@ -8,6 +8,8 @@ use crate::paths;
 pub(super) enum Proxy {
     /// Nothing: pods are dialled directly.
     None,
+    /// The same once more, on other nodes: how far the two differ is what cannot be told.
+    Again,
     /// Bascule, with socket hooks for all.
     Bascule,
     /// Bascule, with socket hooks for the node's own sockets only: pods are served per packet.
@@ -20,8 +22,9 @@ pub(super) enum Proxy {
 
 impl Proxy {
     /// All, in the order of the nodes.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::None,
+        Self::Again,
         Self::Bascule,
         Self::Host,
         Self::Nftables,
@@ -32,10 +35,16 @@ impl Proxy {
     /// Those that must be ahead.
     pub(super) const OURS: [Self; 2] = [Self::Bascule, Self::Host];
 
+    /// Whether pods are dialled directly.
+    pub(super) fn is_direct(self) -> bool {
+        matches!(self, Self::None | Self::Again)
+    }
+
     /// Its name in the tables.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "no proxy",
+            Self::Again => "no proxy, other nodes",
             Self::Bascule => "Bascule",
             Self::Host => "Bascule, --socket-lb=host",
             Self::Nftables => "kube-proxy nftables",
@@ -47,6 +56,7 @@ impl Proxy {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::None => "direct",
+            Self::Again => "again",
             Self::Bascule => "bascule",
             Self::Host => "host",
             Self::Nftables => "nftables",
@@ -57,7 +67,7 @@ impl Proxy {
     /// How the cluster starts it.
     pub(super) fn choice(self) -> Choice {
         let (proxy, mode, flags) = match self {
-            Self::None => (Kind::None, "", vec![]),
+            Self::None | Self::Again => (Kind::None, "", vec![]),
             Self::Bascule => (Kind::Bascule, "", vec![]),
             Self::Host => (Kind::Bascule, "", vec!["--socket-lb=host".to_owned()]),
             Self::Nftables | Self::Iptables => (Kind::KubeProxy, self.word(), vec![]),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::cell::{Cell, From, To};
 use super::proxy::Proxy;
-use super::world::Slice;
 use crate::bench::loadgen::{Latency, Load, Mode, Outcome};
 use crate::bench::report::thousands;
 use crate::bench::stats::{Row, Spot, Target, ratios};
@@ -18,16 +17,16 @@ pub(super) struct Samples {
     pub(super) services: u32,
     /// The load.
     pub(super) load: Load,
-    /// By proxy and way: the slices of each repetition.
-    pub(super) slices: BTreeMap<(Proxy, Cell), Vec<Vec<Slice>>>,
+    /// By proxy and way: the turns of each repetition. Those of one round are at the same place.
+    pub(super) turns: BTreeMap<(Proxy, Cell), Vec<Vec<Outcome>>>,
 }
 
 /// What is taken of outcomes.
 #[derive(Clone, Copy)]
 enum Figure {
-    /// Speed, of every slice.
+    /// Speed, of every turn.
     Speed,
-    /// CPU time, of all slices of a repetition together: it is counted in ticks.
+    /// CPU time, of all turns of a repetition together: it is counted in ticks.
     Cpu,
     /// A latency, by its name.
     Latency(&'static str, fn(&Latency) -> f64),
@@ -67,19 +66,6 @@ impl Figure {
     }
 }
 
-/// Samples by the service, and of the pod directly, in pairs.
-struct Pairs {
-    served: Vec<f64>,
-    direct: Vec<f64>,
-}
-
-impl Pairs {
-    /// Each sample by the service as a share of its pair's.
-    fn shares(&self) -> Vec<f64> {
-        ratios(&self.served, &self.direct)
-    }
-}
-
 impl Samples {
     fn title(&self) -> String {
         format!(
@@ -89,25 +75,25 @@ impl Samples {
         )
     }
 
-    fn pairs(&self, figure: Figure, proxy: Proxy, cell: Cell) -> Option<Pairs> {
-        let repetitions = self.slices.get(&(proxy, cell))?;
+    /// One of each turn or repetition, by a proxy.
+    fn all(&self, figure: Figure, proxy: Proxy, cell: Cell) -> Option<Vec<f64>> {
+        let repetitions = self.turns.get(&(proxy, cell))?.iter();
         let mode = self.load.mode;
-        let side = |side: fn(&Slice) -> &Outcome| -> Vec<f64> {
-            let repetitions = repetitions.iter();
-            match figure {
-                Figure::Cpu => repetitions
-                    .map(|slices| figure.of(&Outcome::sum(slices.iter().map(side)), mode))
-                    .collect(),
-                _ => repetitions
-                    .flatten()
-                    .map(|slice| figure.of(side(slice), mode))
-                    .collect(),
-            }
-        };
-        Some(Pairs {
-            served: side(|s| &s.served),
-            direct: side(|s| &s.direct),
+        Some(match figure {
+            Figure::Cpu => repetitions
+                .map(|turns| figure.of(&Outcome::sum(turns.iter()), mode))
+                .collect(),
+            _ => repetitions
+                .flatten()
+                .map(|turn| figure.of(turn, mode))
+                .collect(),
         })
+    }
+
+    /// Speeds as shares of those without a proxy.
+    fn shares(&self, proxy: Proxy, cell: Cell) -> Option<Vec<f64>> {
+        let of = |proxy| self.all(Figure::Speed, proxy, cell);
+        Some(ratios(&of(proxy)?, &of(Proxy::None)?))
     }
 
     fn row(&self, what: &str, unit: &str, (line, column): (&str, &str), samples: Vec<f64>) -> Row {
@@ -133,17 +119,20 @@ impl Samples {
         figures.into_iter().flat_map(rows).collect()
     }
 
-    /// Each way and each proxy, to the direct way of the same pods.
+    /// Each way and each proxy, to pods of nodes without one.
     fn against_direct(&self, figure: Figure) -> Vec<Row> {
         let mut rows = Vec::new();
         for (cell, proxy) in each(&Proxy::ALL) {
-            let Some(pairs) = self.pairs(figure, proxy, cell) else {
+            let Some(samples) = self.all(figure, proxy, cell) else {
                 continue;
             };
             let place = (cell.name(), proxy.name());
             let unit = figure.unit(self.load.mode);
-            let mut row = self.row(&figure.name(), unit, place, pairs.served);
-            row.reference = Some(("the same pods directly".to_owned(), pairs.direct));
+            let mut row = self.row(&figure.name(), unit, place, samples);
+            if proxy != Proxy::None {
+                let direct = self.all(figure, Proxy::None, cell);
+                row.reference = direct.map(|d| (Proxy::None.name().to_owned(), d));
+            }
             if matches!(figure, Figure::Speed) && Proxy::OURS.contains(&proxy) {
                 row.target = target(&self.load, cell, proxy);
             }
@@ -152,20 +141,21 @@ impl Samples {
         rows
     }
 
-    /// Ours beside each peer, both as shares of the direct way.
+    /// Ours beside each peer.
     fn beside(&self, figure: Figure) -> Vec<Row> {
         let mut rows = Vec::new();
         for (cell, ours) in each(&Proxy::OURS) {
             for peer in Proxy::PEERS {
-                let of = |proxy| self.pairs(figure, proxy, cell);
+                let of = |proxy| self.all(figure, proxy, cell);
                 let (Some(own), Some(theirs)) = (of(ours), of(peer)) else {
                     continue;
                 };
                 let column = format!("{} : {}", ours.name(), peer.name());
                 let what = format!("{}side by side, ", figure.name());
                 let place = (cell.name(), column.as_str());
-                let mut row = self.row(&what, "of the direct way's", place, own.shares());
-                row.reference = Some((peer.name().to_owned(), theirs.shares()));
+                let unit = figure.unit(self.load.mode);
+                let mut row = self.row(&what, unit, place, own);
+                row.reference = Some((peer.name().to_owned(), theirs));
                 row.target = match figure {
                     Figure::Cpu => self.cpu_target(cell, peer),
                     _ => Some(Target::AtLeast(1.0)),
@@ -183,19 +173,19 @@ impl Samples {
         judged.then_some(Target::AtMost(0.88))
     }
 
-    /// What more services do: the share of the direct way's speed, to that with fewer services.
+    /// What more services do: the share of the speed without a proxy, to that with fewer services.
     pub(super) fn growth(&self, few: &Self) -> Vec<Row> {
         let all: Vec<Proxy> = [&Proxy::OURS[..], &Proxy::PEERS[..]].concat();
         let mut rows = Vec::new();
         for (cell, proxy) in each(&all) {
-            let of = |samples: &Self| samples.pairs(Figure::Speed, proxy, cell);
+            let of = |samples: &Self| samples.shares(proxy, cell);
             let (Some(many), Some(before)) = (of(self), of(few)) else {
                 continue;
             };
             let what = format!("beside {} services, ", few.services);
             let place = (cell.name(), proxy.name());
-            let mut row = self.row(&what, "of the direct way's", place, many.shares());
-            row.reference = Some((format!("{} services", few.services), before.shares()));
+            let mut row = self.row(&what, "of no proxy's", place, many);
+            row.reference = Some((format!("{} services", few.services), before));
             if Proxy::OURS.contains(&proxy) {
                 row.target = Some(Target::AtLeast(0.98));
             }
@@ -211,7 +201,7 @@ fn each(proxies: &[Proxy]) -> impl Iterator<Item = (Cell, Proxy)> {
     Cell::SERVED.into_iter().flat_map(each)
 }
 
-/// Least share of the direct way's speed.
+/// Least share of the speed without a proxy.
 fn target(load: &Load, cell: Cell, ours: Proxy) -> Option<Target> {
     let by_socket = ours == Proxy::Bascule || cell.from == From::Node;
     let share = match (load.mode, load.connections, cell.to) {
@@ -231,8 +221,8 @@ fn target(load: &Load, cell: Cell, ours: Proxy) -> Option<Target> {
 mod tests {
     use super::*;
 
-    /// Two repetitions of two slices in which a proxy has so many transactions a second by a
-    /// service, and 1,000 without, on a machine that gets faster.
+    /// Two repetitions of two turns in which a proxy has so many transactions a second, and none
+    /// has 1,000, on a machine that gets faster.
     fn samples(services: u32, speeds: &[(Proxy, u64)]) -> Samples {
         let outcome = |transactions| Outcome {
             transactions,
@@ -240,25 +230,17 @@ mod tests {
             cpu_seconds: 1.0,
             ..Outcome::default()
         };
-        let repetition = |speed: u64| -> Vec<Slice> {
-            let slice = |faster| Slice {
-                served: outcome(speed * faster),
-                direct: outcome(1000 * faster),
-            };
-            [1, 2].map(slice).into()
-        };
-        let mut slices = BTreeMap::new();
-        for (cell, (proxy, speed)) in Cell::SERVED
-            .into_iter()
-            .flat_map(|cell| speeds.iter().map(move |s| (cell, *s)))
-        {
-            let both = vec![repetition(speed), repetition(speed)];
-            slices.insert((proxy, cell), both);
+        let repetition = |speed: u64| [1, 2].map(|faster| outcome(speed * faster)).to_vec();
+        let mut turns = BTreeMap::new();
+        for cell in Cell::SERVED {
+            for (proxy, speed) in speeds.iter().copied().chain([(Proxy::None, 1000)]) {
+                turns.insert((proxy, cell), vec![repetition(speed); 2]);
+            }
         }
         Samples {
             services,
             load: Load::closed(Mode::Crr, 16, 1.0),
-            slices,
+            turns,
         }
     }
 
@@ -272,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_a_share_of_the_direct_ways() {
+    fn speed_is_a_share_of_that_without_a_proxy() {
         let rows = samples(10, &[(Proxy::Bascule, 980), (Proxy::Nftables, 900)]).rows();
         let ours = find(
             &rows,

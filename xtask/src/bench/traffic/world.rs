@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::cell::{Cell, From, To};
 use super::proxy::Proxy;
-use crate::bench::loadgen::{Duel, Load, Outcome, Request};
+use crate::bench::loadgen::{Load, Outcome, Request};
 use crate::cluster::control::kubectl;
 use crate::cluster::pods::{self, IN_POD, Pod, Running};
 use crate::cluster::process::{Daemon, Place, command, output, wait_for};
@@ -23,12 +23,8 @@ use crate::{paths, ui};
 
 /// Where all objects are.
 const NAMESPACE: &str = "bascule-bench";
-/// Port of the servers behind a service.
+/// Port of the servers.
 const PORT: u16 = 8080;
-/// Their port for those who dial a pod directly. Socket hooks make a connection by a service one
-/// to the pod: on the same port the two would share the client's ports that are in TIME_WAIT, and
-/// whoever comes second would search longer for a free one.
-const DIRECT_PORT: u16 = 8081;
 /// Port of the services.
 const SERVICE_PORT: u16 = 80;
 /// Settings of every network that is measured: a client that closes connections at these rates
@@ -40,12 +36,6 @@ const SETTINGS: [(&str, &str); 2] = [
 /// Ports of clients that are no nodes. A proxy takes ports for masquerading outside the range
 /// that its node's sockets have when it starts.
 const PORTS: (&str, &str) = ("net.ipv4.ip_local_port_range", "1024 65535");
-
-/// What became of a load for a moment, and directly before or after of the same to the pod.
-pub(super) struct Slice {
-    pub(super) served: Outcome,
-    pub(super) direct: Outcome,
-}
 
 /// Two nodes with one proxy: the first has the server.
 pub(super) struct Pair {
@@ -135,9 +125,7 @@ impl World {
             for cell in Cell::SERVED {
                 let what = format!("{} serves: {}", proxy.name(), cell.name());
                 wait_for(&what, super::PATIENCE, None, || {
-                    let slices = self.duel(pair, cell, &probe, 1)?;
-                    let mut outcomes = slices.iter().flat_map(|s| [&s.served, &s.direct]);
-                    outcomes.try_for_each(|outcome| outcome.check(server))
+                    self.turn(pair, cell, &probe)?.check(server)
                 })?;
             }
         }
@@ -153,7 +141,7 @@ impl World {
             target: target.to_owned(),
             ..Load::probe()
         };
-        for pair in self.pairs.iter_mut().filter(|p| p.proxy != Proxy::None) {
+        for pair in self.pairs.iter_mut().filter(|p| !p.proxy.is_direct()) {
             let proxy = pair.proxy;
             for client in pair.clients.values_mut() {
                 let what = format!("{} has programmed all services", proxy.name());
@@ -182,28 +170,17 @@ impl World {
         gone.flat_map(|pair| pair.nodes).try_for_each(proxy::end_on)
     }
 
-    /// Asks the client of a cell for a load by the service and of the server's pod by turns, and
-    /// waits for what became of each slice. Without a proxy both are of the pod.
+    /// Asks the client of a cell for a turn of a load by the service, or of the server's pod where
+    /// there is no proxy, and waits for what became of it.
     ///
     /// # Errors
     /// The client has ended.
-    pub(super) fn duel(
-        &mut self,
-        pair: usize,
-        cell: Cell,
-        load: &Load,
-        slices: u32,
-    ) -> Result<Vec<Slice>> {
+    pub(super) fn turn(&mut self, pair: usize, cell: Cell, load: &Load) -> Result<Outcome> {
         let pair = &mut self.pairs[pair];
         let load = Load {
             target: pair.target(cell),
             ..load.clone()
         };
-        let request = Request::Duel(Duel {
-            run: &load,
-            against: pair.addrs.pod.clone(),
-            slices,
-        });
         let client = match cell.from {
             From::Outside => &mut self.outside,
             inside => pair
@@ -211,11 +188,7 @@ impl World {
                 .get_mut(&inside)
                 .with_context(|| format!("there is no client for {}", cell.name()))?,
         };
-        let outcomes: Vec<[Outcome; 2]> = client.call(&request)?;
-        let slices = outcomes.into_iter();
-        Ok(slices
-            .map(|[served, direct]| Slice { served, direct })
-            .collect())
+        client.call(&Request::Turn(&load))
     }
 }
 
@@ -258,7 +231,7 @@ fn tune(mut sysctl: std::process::Command, more: &[(&str, &str)]) -> Result<()> 
 fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
     let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
     let cpu = last.to_string();
-    let ports = [PORT, DIRECT_PORT].map(|port| port.to_string());
+    let port = PORT.to_string();
     let mut objects = Vec::new();
     let mut pods = 0;
     for (proxy, nodes) in places {
@@ -269,8 +242,7 @@ fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
                 name,
                 app,
                 command: vec![
-                    IN_POD, "serve", "--id", word, "--cpu", &cpu, "--port", &ports[0], "--port",
-                    &ports[1],
+                    IN_POD, "serve", "--id", word, "--cpu", &cpu, "--port", &port,
                 ],
                 ready: json!({"tcpSocket": {"port": PORT}}),
             };
@@ -280,7 +252,7 @@ fn objects(places: &[(Proxy, [Node; 2])], program: &Path) -> Result<()> {
         add(nodes[0], &format!("{word}-server"), word);
         add(nodes[0], &format!("{word}-same"), "client");
         add(nodes[1], &format!("{word}-across"), "client");
-        if *proxy != Proxy::None {
+        if !proxy.is_direct() {
             let ports = ["TCP", "UDP"].map(|protocol| {
                 json!({"name": protocol.to_lowercase(), "port": SERVICE_PORT, "targetPort": PORT, "protocol": protocol})
             });
@@ -326,7 +298,7 @@ impl Pair {
             format!("{v4}:{}", self.addrs.node_port)
         };
         match cell.to {
-            _ if self.proxy == Proxy::None => self.addrs.pod.clone(),
+            _ if self.proxy.is_direct() => self.addrs.pod.clone(),
             To::ClusterIp => self.addrs.cluster_ip.clone(),
             To::NodePortThere => node(0),
             To::NodePortElsewhere => node(1),
@@ -339,11 +311,8 @@ impl Addrs {
         let word = proxy.word();
         let server = Running::find(NAMESPACE, &format!("{word}-server"))?;
         let v4 = server.addrs.iter().find(|a| !a.contains(':'));
-        let pod = format!(
-            "{}:{DIRECT_PORT}",
-            v4.context("the server has no IPv4 address")?
-        );
-        if proxy == Proxy::None {
+        let pod = format!("{}:{PORT}", v4.context("the server has no IPv4 address")?);
+        if proxy.is_direct() {
             return Ok(Self {
                 pod,
                 cluster_ip: String::new(),
