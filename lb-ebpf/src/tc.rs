@@ -71,7 +71,12 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
     #[inline(always)]
     fn fix_by_helpers(&mut self, off: u32, delta: &Delta, udp: bool) -> Option<()> {
         let mangled = if udp { BPF_F_MARK_MANGLED_0 } else { 0 };
-        let was_pseudo = self.is_sum(off, delta.pseudo)?;
+        // What a device is to complete is the sum of the pseudo header, and will be that of the
+        // new one. A complete checksum that happens to be the former goes the other way, and
+        // will be the latter only where the addresses' sum stays. For IPv6 there is no room on
+        // the stack for one value more.
+        let may_be_partial =
+            !F::V6 && self.is_sum(off, delta.pseudo)? && !is_zero(delta.addrs.fold16());
         let addrs = delta.addrs.fold32();
         self.replace(off, addrs, BPF_F_PSEUDO_HDR | mangled)?;
         if F::V6 {
@@ -82,13 +87,7 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
             // SAFETY: the context is valid.
             let _ = unsafe { bpf_csum_update(self.ctx, addrs) };
         }
-        // What a device is to complete was the sum of the pseudo header and is that of the
-        // new one. A complete checksum that happened to be the former went the other way, and
-        // is the latter only where the addresses' sum stays.
-        if was_pseudo
-            && !is_zero(delta.addrs.fold16())
-            && self.is_sum(off, delta.pseudo.plus(delta.addrs))?
-        {
+        if may_be_partial && self.is_sum(off, delta.pseudo.plus(delta.addrs))? {
             return Some(());
         }
         let ports = delta.ports.fold16();
@@ -110,7 +109,8 @@ impl<F: Family, const DIRECT: bool> TcPacket<F, DIRECT> {
     /// GSO packets we do not know the length that went into it.
     #[inline(always)]
     fn is_complete(&self, off: u32, pseudo: Sum) -> Option<bool> {
-        Some(!self.is_gso() && !self.is_sum(off, pseudo)?)
+        let field: u16 = self.read(off)?;
+        Some(!self.is_gso() && field != pseudo.fold16())
     }
 }
 

@@ -8,11 +8,12 @@ use std::{
     fs, io,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use lb_plan::model::ServicePortKey;
+use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::fold::Standing;
@@ -142,12 +143,14 @@ const TRIES: (u32, Duration) = (20, Duration::from_millis(10));
 #[derive(Clone, Debug)]
 pub struct StateDir(PathBuf);
 
-/// One name.
+/// One name: [`ServicePortKey`], whose fields are here because `flatten` would be read by way of
+/// maps of strings, three times as slowly.
 #[derive(Serialize, Deserialize)]
 struct Name {
     id: u32,
-    #[serde(flatten)]
-    port: ServicePortKey,
+    service: ServiceKey,
+    port: Arc<str>,
+    protocol: Protocol,
 }
 
 impl StateDir {
@@ -248,9 +251,11 @@ impl StateDir {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_names(&self, names: &BTreeMap<u32, ServicePortKey>) -> io::Result<()> {
-        let list = names.iter().map(|(id, port)| Name {
+        let list = names.iter().map(|(id, key)| Name {
             id: *id,
-            port: port.clone(),
+            service: key.service.clone(),
+            port: Arc::clone(&key.port),
+            protocol: key.protocol,
         });
         self.write(NAMES, &list.collect::<Vec<_>>())
     }
@@ -261,7 +266,21 @@ impl StateDir {
     /// If the file cannot be read.
     pub fn read_names(&self) -> io::Result<BTreeMap<u32, ServicePortKey>> {
         let list: Vec<Name> = self.read(NAMES)?.unwrap_or_default();
-        Ok(list.into_iter().map(|n| (n.id, n.port)).collect())
+        let named = list.into_iter().map(|name| {
+            let Name {
+                id,
+                service,
+                port,
+                protocol,
+            } = name;
+            let key = ServicePortKey {
+                service,
+                port,
+                protocol,
+            };
+            (id, key)
+        });
+        Ok(named.collect())
     }
 
     /// Writes the last lines of the log.
@@ -322,7 +341,6 @@ impl StateDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_plan::model::{Protocol, ServiceKey};
 
     #[test]
     fn a_claim_is_seen_and_ends_with_its_file() {

@@ -1,12 +1,15 @@
-//! What is read again and again while somebody watches (`bascule top`): no more than
-//! what is shown.
+//! What is read again and again while somebody watches (`bascule top`), or for one answer
+//! (`bascule explain`): no more than what is shown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
 
 use lb_common::{
-    Addr, Backend, CtSlot, ServiceCounter, backend_flags,
+    Addr, Backend, Be16, CtSlot, Frontend, FrontendKey, ServiceCounter, backend_flags,
     conntrack::{BUCKET_SLOTS, buckets_in},
-    ct_flags,
+    ct_flags, proto, scope,
 };
 
 use super::{
@@ -79,6 +82,32 @@ impl Views {
         Ok(census)
     }
 
+    /// The frontends at an address and port, whatever their protocol and scope, in their natural
+    /// order.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn frontends_at(&self, at: SocketAddr) -> Result<Vec<(FrontendKey, Frontend)>, Error> {
+        let table = Table::lb_frontends_v1;
+        let map = self.map(table, F_RDONLY)?;
+        let mut found = Vec::new();
+        for proto in [proto::TCP, proto::UDP, proto::SCTP] {
+            for scope in [scope::INTERNAL, scope::EXTERNAL] {
+                let key = FrontendKey {
+                    addr: at.ip().into(),
+                    port: Be16::new(at.port()),
+                    proto,
+                    scope,
+                };
+                let value = map.lookup(bytemuck::bytes_of(&key));
+                let value = value.map_err(|source| map_error(table, "read", source))?;
+                found.extend(value.and_then(|v| values_of(&v).next()).map(|v| (key, v)));
+            }
+        }
+        found.sort_unstable_by_key(|(key, _)| *key);
+        Ok(found)
+    }
+
     /// These backends, as far as they live, and what each carried.
     ///
     /// # Errors
@@ -107,7 +136,7 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{Be16, Be32, CtEntry, CtKey, proto};
+    use lb_common::{Be32, CtEntry, CtKey};
 
     use super::*;
 

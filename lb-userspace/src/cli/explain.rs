@@ -100,7 +100,10 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
         "the program that explains is not there: the agent loads it a moment after its start; see its log (`bascule status` tells whether it runs)",
     )?;
     let served = Served {
-        frontends: views.frontends()?,
+        frontends: match args.to {
+            To::Address(at) => views.frontends_at(at)?,
+            To::Service(..) => views.frontends()?,
+        },
         names: names(paths),
     };
     let node = views.node()?;
