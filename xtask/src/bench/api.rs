@@ -8,7 +8,7 @@ use crate::ui;
 use crate::worker::Worker;
 
 /// The namespace of services with real endpoints: the last one in a list.
-const LAST: &str = "zz";
+pub(super) const LAST: &str = "zz";
 
 /// What the worker did.
 #[derive(Debug, Deserialize)]

@@ -53,7 +53,7 @@ const ALL: [About; 21] = [
     (Figure::Latency, "latency of those connections, 99.9th percentile", "ms", Some(3.0), None),
     (Figure::BesideFailed, "those connections that failed", "", Some(0.0), Some(0.0)),
     (Figure::ChurnCpu, "CPU of a minute with 100 changes a second", "s", None, None),
-    (Figure::Explain, "`bascule explain`, from a pod to a service", "ms", Some(50.0), None),
+    (Figure::Explain, "`bascule explain`, from a pod to a service by its name", "ms", Some(50.0), None),
     (Figure::Status, "`bascule status`", "ms", Some(300.0), None),
     (Figure::List, "`bascule service list`", "ms", Some(300.0), None),
     (Figure::Restart, "restart until a change made meanwhile is served", "s", Some(1.5), Some(6.0)),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::super::api::LAST;
 use super::load::Client;
 use super::net::{CLIENT_ADDR, World};
 use super::proxy::{Kind, Means, Proxy, forget};
@@ -221,7 +222,8 @@ impl<'a, 'b> Session<'a, 'b> {
             return Ok(());
         }
         proxy.rest()?;
-        let to = format!("{}:80", STEADY.1);
+        // By name all frontends are looked through.
+        let to = format!("svc/{LAST}/{}:80", STEADY.0);
         let commands: [(Figure, &[&str]); 3] = [
             (Figure::Explain, &["explain", CLIENT_ADDR, &to]),
             (Figure::Status, &["status"]),
