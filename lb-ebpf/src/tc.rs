@@ -22,7 +22,7 @@ use lb_datapath::{
     egress,
     family::{Family, V4, V6},
     ingress,
-    packet::{Delta, ethertype, fix_complete_csum},
+    packet::{Delta, ETH_LEN, ethertype, fix_complete_csum},
 };
 
 use crate::{
@@ -216,9 +216,15 @@ fn run<const HOOK: u8>(
     i32::from(decided as i8)
 }
 
-/// Bytes from the start of the frame within which every header lies that the
-/// pipeline reads without options: Ethernet, IPv6, TCP.
-const HEADERS: u32 = 14 + 40 + 20;
+/// Bytes from the start of the frame within which every header lies that the pipeline reads of an
+/// IPv4 packet without options: Ethernet, IP, TCP. What a local socket sends has its payload in
+/// page fragments, and no more than its headers, with TCP's timestamps, before them: to ask for
+/// more would move the payload, and copy the head that the socket keeps, of each.
+const HEADERS4: u32 = ETH_LEN + 20 + 20;
+/// The same of IPv6.
+const HEADERS6: u32 = ETH_LEN + 40 + 20;
+/// The same of an ICMP error, which quotes a packet: IP, ICMP, IP, ports.
+const QUOTED: u32 = ETH_LEN + 40 + 8 + 40 + 8;
 
 #[inline(always)]
 pub(crate) fn by_family(
@@ -227,21 +233,32 @@ pub(crate) fn by_family(
     v6: impl FnOnce(*mut __sk_buff) -> i32,
 ) -> i32 {
     // SAFETY: the context is valid.
-    let (linear, len, protocol) = unsafe {
+    match Be16::from_raw(unsafe { (*ctx).protocol } as u16) {
+        ethertype::IPV4 => {
+            reach(ctx, HEADERS4);
+            v4(ctx)
+        }
+        ethertype::IPV6 => {
+            reach(ctx, HEADERS6);
+            v6(ctx)
+        }
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// Brings headers into direct reach, of which so many bytes may lie in page fragments. Where
+/// there is no memory to move them, reads fail and the packet passes.
+#[inline(always)]
+fn reach(ctx: *mut __sk_buff, headers: u32) {
+    // SAFETY: the context is valid.
+    let (linear, len) = unsafe {
         let data = (&raw const (*ctx).data).read_volatile() as usize;
         let end = (&raw const (*ctx).data_end).read_volatile() as usize;
-        ((end - data) as u32, (*ctx).len, (*ctx).protocol)
+        ((end - data) as u32, (*ctx).len)
     };
-    if linear < HEADERS && linear < len {
-        // Headers may lie in page fragments, out of direct reach. Where there
-        // is no memory to move them, the reads below fail and the packet passes.
+    if linear < headers && linear < len {
         // SAFETY: the context is valid.
         let _ = unsafe { bpf_skb_pull_data(ctx, len.min(512)) };
-    }
-    match Be16::from_raw(protocol as u16) {
-        ethertype::IPV4 => v4(ctx),
-        ethertype::IPV6 => v6(ctx),
-        _ => TC_ACT_UNSPEC,
     }
 }
 
@@ -288,6 +305,7 @@ macro_rules! paths {
             #[inline(never)]
             extern "C" fn $portless(ctx: *mut __sk_buff) -> i32 {
                 let ctx = core::hint::black_box(ctx);
+                reach(ctx, QUOTED);
                 let (mut p, env) = parts::<$family, $direct, false>(ctx, $hook);
                 act($pipeline::portless::<$family, _, _, _>(&mut p, &KernelMaps, &env), ctx)
             }
