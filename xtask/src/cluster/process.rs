@@ -20,6 +20,9 @@ use crate::ui;
 const POLL: Duration = Duration::from_millis(250);
 /// Lines of a log that an error shows.
 const TAIL: usize = 12;
+/// How long the kernel may take to end what is killed: the first process of a node waits for all
+/// others, and with twelve nodes that took more than ten seconds.
+const KILLED: Duration = Duration::from_secs(60);
 
 /// Where a program runs.
 #[derive(Clone, Copy)]
@@ -233,7 +236,7 @@ impl Daemon {
                 signal(target, libc::SIGKILL);
                 signal(pid, libc::SIGKILL);
             }
-            if !self.wait_gone(Duration::from_secs(10)) {
+            if !self.wait_gone(KILLED) {
                 bail!("{} (process {pid}) does not end", self.0);
             }
         }
