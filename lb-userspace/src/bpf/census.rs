@@ -20,7 +20,7 @@ use super::{
     mmap::Mapped,
     store::values_of,
     sys::F_RDONLY,
-    table::Table,
+    table::{Table, typed},
     views::{Views, read},
 };
 
@@ -104,6 +104,21 @@ impl Views {
                 found.extend(value.and_then(|v| values_of(&v).next()).map(|v| (key, v)));
             }
         }
+        found.sort_unstable_by_key(|(key, _)| *key);
+        Ok(found)
+    }
+
+    /// The frontends of some services, which are asked about once each, in their natural order.
+    ///
+    /// # Errors
+    /// As [`Self::frontends`].
+    pub fn frontends_of(
+        &self,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<Vec<(FrontendKey, Frontend)>, Error> {
+        let mut asked: HashMap<u32, bool> = HashMap::new();
+        let mut found = self.all::<typed::lb_frontends_v1>()?;
+        found.retain(|(_, f)| *asked.entry(f.service).or_insert_with(|| wanted(f.service)));
         found.sort_unstable_by_key(|(key, _)| *key);
         Ok(found)
     }

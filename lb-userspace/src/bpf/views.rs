@@ -129,7 +129,7 @@ impl Views {
         Ok(map)
     }
 
-    fn all<T: Typed>(&self) -> Result<Pairs<T>, Error> {
+    pub(super) fn all<T: Typed>(&self) -> Result<Pairs<T>, Error> {
         let map = self.map(T::TABLE, F_RDONLY)?;
         let entries = map
             .read_all()

@@ -20,8 +20,8 @@ use self::{
 use super::{
     agent::cgroup2,
     args::{Paths, View},
-    rows::Served,
-    show::{names, open, print},
+    rows::{Served, is_called, service_name},
+    show::{Names, names, open, print},
     text::wants_colour,
 };
 use crate::{
@@ -99,12 +99,13 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let dry = Dry::open(&pins(&paths.bpffs)).context(
         "the program that explains is not there: the agent loads it a moment after its start; see its log (`bascule status` tells whether it runs)",
     )?;
+    let names = names(paths);
     let served = Served {
-        frontends: match args.to {
-            To::Address(at) => views.frontends_at(at)?,
-            To::Service(..) => views.frontends()?,
+        frontends: match &args.to {
+            To::Address(at) => views.frontends_at(*at)?,
+            To::Service(name, _) => views.frontends_of(|id| called(&names, id, name))?,
         },
-        names: names(paths),
+        names,
     };
     let node = views.node()?;
     let (from, port) = match &args.from {
@@ -133,6 +134,11 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     };
     let hops = asked.hops()?;
     tell(&ends, place.who(from), &hops).ok_or_else(|| anyhow!("{from} meets no hook"))
+}
+
+/// Whether a service has a name that is asked for.
+fn called(names: &Names, service: u32, name: &str) -> bool {
+    is_called(&service_name(names, service), name)
 }
 
 /// The addresses that the node dials from.
