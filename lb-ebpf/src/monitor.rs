@@ -78,7 +78,7 @@ pub(crate) fn watched<C>(
 /// each packet pays for this.
 #[inline(always)]
 fn count_over(decided: u32) {
-    if is_wanted(decided)
+    if is_wanted(decided >> 8 & 0xff)
         && let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0)
     {
         // SAFETY: as in `is_due`.
@@ -86,10 +86,9 @@ fn count_over(decided: u32) {
     }
 }
 
-/// Whether packets of what was decided ([`lb_common::monitor::pack`]) are asked for.
+/// Whether events of a reason are asked for.
 #[inline(always)]
-fn is_wanted(decided: u32) -> bool {
-    let reason = decided >> 8 & 0xff;
+fn is_wanted(reason: u32) -> bool {
     control!(reasons) >> (reason & 63) & 1 != 0
 }
 
@@ -222,7 +221,8 @@ fn look<C: Frame>(ctx: *mut C, hook: u8) -> u64 {
 /// The second look: tells of the packet, if it is wanted.
 #[inline(always)]
 fn tell<C: Frame>(ctx: *mut C, decided: u32, looked: u64) {
-    let (reason, wanted) = (decided >> 8 & 0xff, is_wanted(decided));
+    let reason = decided >> 8 & 0xff;
+    let wanted = is_wanted(reason);
     if !wanted && (!tells_closed() || reason == Reason::NotOurs as u32) {
         return;
     }
@@ -282,7 +282,7 @@ unsafe fn add(to: *mut u64, what: i64) {
 #[inline(always)]
 pub(crate) fn called(call: &Call, at: u8, reason: Reason, goes_on: impl FnOnce() -> (Addr, Be16)) {
     let number = reason as u32;
-    let wanted = control!(until) != 0 && control!(reasons) >> (number & 63) & 1 != 0;
+    let wanted = control!(until) != 0 && is_wanted(number);
     if !wanted || !is_due() || is_over() {
         return;
     }

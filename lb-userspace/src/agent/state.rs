@@ -144,7 +144,7 @@ const TRIES: (u32, Duration) = (20, Duration::from_millis(10));
 pub struct StateDir(PathBuf);
 
 /// One name: [`ServicePortKey`], whose fields are here because `flatten` would be read by way of
-/// maps of strings, three times as slowly.
+/// maps of strings.
 #[derive(Serialize, Deserialize)]
 struct Name {
     id: u32,
@@ -267,18 +267,12 @@ impl StateDir {
     pub fn read_names(&self) -> io::Result<BTreeMap<u32, ServicePortKey>> {
         let list: Vec<Name> = self.read(NAMES)?.unwrap_or_default();
         let named = list.into_iter().map(|name| {
-            let Name {
-                id,
-                service,
-                port,
-                protocol,
-            } = name;
             let key = ServicePortKey {
-                service,
-                port,
-                protocol,
+                service: name.service,
+                port: name.port,
+                protocol: name.protocol,
             };
-            (id, key)
+            (name.id, key)
         });
         Ok(named.collect())
     }

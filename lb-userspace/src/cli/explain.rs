@@ -20,8 +20,8 @@ use self::{
 use super::{
     agent::cgroup2,
     args::{Paths, View},
-    rows::{Served, is_called, service_name},
-    show::{Names, names, open, print},
+    rows::Served,
+    show::{called, names, open, print},
     text::wants_colour,
 };
 use crate::{
@@ -134,11 +134,6 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     };
     let hops = asked.hops()?;
     tell(&ends, place.who(from), &hops).ok_or_else(|| anyhow!("{from} meets no hook"))
-}
-
-/// Whether a service has a name that is asked for.
-fn called(names: &Names, service: u32, name: &str) -> bool {
-    is_called(&service_name(names, service), name)
 }
 
 /// The addresses that the node dials from.

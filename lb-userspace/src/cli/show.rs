@@ -91,6 +91,11 @@ pub(super) fn held(paths: &Paths) -> anyhow::Result<Held> {
 /// Names of service ids.
 pub(super) type Names = BTreeMap<u32, ServicePortKey>;
 
+/// Whether a service has a name that the user gives.
+pub(super) fn called(names: &Names, service: u32, name: &str) -> bool {
+    is_called(&service_name(names, service), name)
+}
+
 /// Fails where a name that the user gives is nobody's.
 pub(super) fn known(
     frontends: &[(FrontendKey, Frontend)],
@@ -99,7 +104,7 @@ pub(super) fn known(
 ) -> anyhow::Result<()> {
     let mut ids = frontends.iter().map(|(_, f)| f.service);
     anyhow::ensure!(
-        ids.any(|id| id != 0 && is_called(&service_name(names, id), service)),
+        ids.any(|id| id != 0 && called(names, id, service)),
         "no service is called {service}: `bascule service list` shows what this node serves"
     );
     Ok(())

@@ -126,10 +126,13 @@ impl Faults {
 
     /// Waits until a query gives something.
     fn until(&self, query: &str) {
-        eventually(SOON, || {
-            let found = self.prometheus.query(query);
-            (!found.is_empty()).then_some(()).ok_or(query.to_owned())
-        });
+        eventually(SOON, || self.gives(query));
+    }
+
+    /// Whether a query gives something; else the query.
+    fn gives(&self, query: &str) -> Result<(), String> {
+        let found = self.prometheus.query(query);
+        (!found.is_empty()).then_some(()).ok_or(query.to_owned())
     }
 
     /// The alerts that fire, each with its node.
@@ -197,8 +200,7 @@ impl Faults {
         eventually(2 * SOON, || {
             forget(self.node(2));
             std::thread::sleep(Duration::from_secs(3));
-            let found = self.prometheus.query(repaired);
-            (!found.is_empty()).then_some(()).ok_or(repaired.to_owned())
+            self.gives(repaired)
         });
     }
 

@@ -38,15 +38,20 @@ pub(super) fn vectors() -> Vec<Vector> {
 fn none(scene: Scene) -> Vector {
     let input = scene.first().csum(Csum::Is(0));
     let answer = scene.answer(scene.client).csum(Csum::Is(0));
-    Vector::new(THEME, format!("{}, none", scene.title()), scene.world())
+    both_ways(&scene, "none", &input, &answer)
+}
+
+/// A first packet, and the answer to it.
+fn both_ways(scene: &Scene, title: &str, input: &Frame, answer: &Frame) -> Vector {
+    Vector::new(THEME, format!("{}, {title}", scene.title()), scene.world())
         .packet(
             scene.at,
-            &input,
+            input,
             pass(Reason::NewFlow, &input.clone().to(scene.backend)),
         )
         .packet(
             scene.replies(),
-            &answer,
+            answer,
             pass(Reason::Reply, &answer.clone().from(scene.front)),
         )
 }
@@ -104,18 +109,7 @@ fn like_a_partial_one(scene: Scene) -> Vector {
     };
     let input = turn(scene.first());
     let answer = turn(scene.answer(scene.client));
-    let title = format!("{}, like a partial one", scene.title());
-    Vector::new(THEME, title, scene.world())
-        .packet(
-            scene.at,
-            &input,
-            pass(Reason::NewFlow, &input.clone().to(scene.backend)),
-        )
-        .packet(
-            scene.replies(),
-            &answer,
-            pass(Reason::Reply, &answer.clone().from(scene.front)),
-        )
+    both_ways(&scene, "like a partial one", &input, &answer)
 }
 
 /// A packet that was damaged must not be mended: the error is kept.
