@@ -66,36 +66,10 @@ pub(crate) fn watched<C>(
         };
     }
     let decided = pipeline(ctx);
-    if looked == taken::OVER && !tells_closed() {
-        count_over(decided);
-    } else if looked != taken::NO {
+    if looked != taken::NO {
         tell(ctx, decided, looked);
     }
     decided
-}
-
-/// Counts an event that there is no budget for. Here, and not behind a call: beyond the limit
-/// each packet pays for this.
-#[inline(always)]
-fn count_over(decided: u32) {
-    if is_wanted(decided >> 8 & 0xff)
-        && let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0)
-    {
-        // SAFETY: as in `is_due`.
-        unsafe { (*watch).over += 1 };
-    }
-}
-
-/// Whether events of a reason are asked for.
-#[inline(always)]
-fn is_wanted(reason: u32) -> bool {
-    control!(reasons) >> (reason & 63) & 1 != 0
-}
-
-/// Whether the ends of connections are asked for, which only their bytes tell.
-#[inline(always)]
-fn tells_closed() -> bool {
-    control!(flags) & control_flags::CLOSED != 0
 }
 
 /// Whether it is the packet's turn. Of those that are not looked at each pays for this.
@@ -118,7 +92,8 @@ fn is_due() -> bool {
 /// packets that are more than the limit allows.
 #[inline(always)]
 fn is_in_vain() -> bool {
-    control!(budget) <= 0 && !tells_closed() && u64::from(now()) <= control!(until)
+    let closed = control!(flags) & control_flags::CLOSED != 0;
+    control!(budget) <= 0 && !closed && u64::from(now()) <= control!(until)
 }
 
 /// Whether nobody looks any more; says so to all, if it is the first to find that.
@@ -222,8 +197,9 @@ fn look<C: Frame>(ctx: *mut C, hook: u8) -> u64 {
 #[inline(always)]
 fn tell<C: Frame>(ctx: *mut C, decided: u32, looked: u64) {
     let reason = decided >> 8 & 0xff;
-    let wanted = is_wanted(reason);
-    if !wanted && (!tells_closed() || reason == Reason::NotOurs as u32) {
+    let wanted = control!(reasons) >> (reason & 63) & 1 != 0;
+    let closed = control!(flags) & control_flags::CLOSED != 0;
+    if !wanted && (!closed || reason == Reason::NotOurs as u32) {
         return;
     }
     let Some(watch) = lb_mon_cpu_v1.get_ptr_mut(0) else {
@@ -282,7 +258,7 @@ unsafe fn add(to: *mut u64, what: i64) {
 #[inline(always)]
 pub(crate) fn called(call: &Call, at: u8, reason: Reason, goes_on: impl FnOnce() -> (Addr, Be16)) {
     let number = reason as u32;
-    let wanted = control!(until) != 0 && is_wanted(number);
+    let wanted = control!(until) != 0 && control!(reasons) >> (number & 63) & 1 != 0;
     if !wanted || !is_due() || is_over() {
         return;
     }
