@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{Addr, Frontend, RangeKey, limits};
+use lb_common::{Addr, Frontend, RangeKey, frontend_flags, limits, scope};
 
 use crate::{
     Map, Set,
@@ -277,6 +277,14 @@ impl Planner {
     /// Every service id with its service port, in no order.
     pub fn service_ids(&self) -> impl Iterator<Item = (u32, &ServicePortKey)> {
         self.owners.iter().map(|(&id, key)| (id, key))
+    }
+
+    /// Every service id with a frontend that clients in the cluster dial, NodePorts left out, in
+    /// no order.
+    pub fn vips(&self) -> impl Iterator<Item = (u32, &FrontendPlan)> {
+        let ports = self.services.values().flat_map(|service| &service.ports);
+        let all = ports.flat_map(|port| port.frontends.iter().map(|f| (port.id, f)));
+        all.filter(|(_, f)| f.scope == scope::INTERNAL && f.flags & frontend_flags::NODE_PORT == 0)
     }
 
     /// Whether flows of a service may go on with a backend: false where it is no

@@ -261,6 +261,10 @@ fn problems_are_counted_and_shown_by_object() {
     agent.settle();
     agent.core.tell();
     assert_eq!(agent.names(), ["default/web", "default/api"]);
+    // Neither the NodePorts of the two nor their frontends for clients outside.
+    let names = agent.shared.names.read().unwrap().clone();
+    let vips: Vec<_> = names.vips.iter().map(|(_, at)| at.to_string()).collect();
+    assert_eq!(vips, ["10.96.0.1:80", "10.96.0.2:80"]);
 }
 
 #[test]

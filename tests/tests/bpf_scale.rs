@@ -15,7 +15,7 @@ use lb_common::{
 };
 use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use lb_plan::op::{Batch, Op};
-use lb_userspace::agent::state::StateDir;
+use lb_userspace::agent::state::{ServiceNames, StateDir};
 use lb_userspace::bpf::{Datapath, MapSizes, Settings};
 use lb_userspace::cli::args::Paths;
 use lb_userspace::cli::top::{rates::Seen, read::read, state::View};
@@ -220,7 +220,10 @@ fn watch(settings: &Settings) {
         port: "http".into(),
         protocol: Protocol::Tcp,
     };
-    let names = (1..=SERVICES).map(|id| (id, name(id))).collect();
+    let names = ServiceNames {
+        ports: (1..=SERVICES).map(|id| (id, name(id))).collect(),
+        vips: Vec::new(),
+    };
     StateDir::new(&paths.state_dir).write_names(&names).unwrap();
     let one = View::Backends {
         id: 5,

@@ -177,6 +177,46 @@ fn every_no_has_its_reason_and_its_cause() {
     );
 }
 
+/// Of a service by its name the agent says where it is dialled; what the maps hold counts.
+#[test]
+fn a_service_is_found_by_its_name_wherever_the_agent_says_it_is() {
+    let world = World::new();
+    let node = Node::new(&world, 1);
+    let pod = node.pod(2);
+    let (web, api) = (json!({}), json!({}));
+    node.apply("web", &with_pods(dual("web", 10, web), &[&pod]));
+    node.apply("api", &with_pods(dual("api", 11, api), &[&pod]));
+    let _agent = node.agent(&[]);
+    let told = explain(&node, &["node", "svc/web:tcp"]);
+    assert_eq!(told["to"], json!("10.97.0.10:80"), "{told}");
+    let path = node.path("state/names.json");
+    let written = std::fs::read_to_string(&path).expect("names");
+    assert!(written.contains("\"10.97.0.10:80\""), "{written}");
+    let names: Vec<Value> = serde_json::from_str(&written).expect("names");
+    // What an earlier agent wrote, one that was too late, and one that knows a part.
+    for vips in [
+        Value::Null,
+        json!(["10.97.0.11:80"]),
+        json!(["10.97.0.99:80"]),
+        json!([]),
+    ] {
+        let mut names = names.clone();
+        for name in &mut names {
+            let fields = name.as_object_mut().expect("a name");
+            match &vips {
+                Value::Null => fields.remove("vips"),
+                vips => fields.insert("vips".to_owned(), vips.clone()),
+            };
+        }
+        std::fs::write(&path, json!(names).to_string()).expect("names");
+        assert_eq!(
+            explain(&node, &["node", "svc/web:tcp"])["to"],
+            json!("10.97.0.10:80"),
+            "{vips}"
+        );
+    }
+}
+
 #[test]
 fn who_asks_wrongly_is_told() {
     let world = World::new();

@@ -12,7 +12,7 @@ use std::{
 use lb_common::{Addr, NodeConfig};
 use lb_plan::{
     HealthCheck, Planner,
-    model::{NodeView, ServiceKey, ServicePortKey},
+    model::{NodeView, ServiceKey},
     op::Batch,
     plan_service,
 };
@@ -23,7 +23,7 @@ use super::{
     fold::Fold,
     latency::{NoLocal, Programming},
     selftest::SelfTest,
-    state::Datapath,
+    state::{Datapath, ServiceNames},
 };
 use crate::{
     backoff::Backoff,
@@ -52,8 +52,8 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// For `/metrics`.
     pub metrics: Metrics,
-    /// Service ids and their service ports.
-    pub names: Arc<RwLock<Arc<BTreeMap<u32, ServicePortKey>>>>,
+    /// What services are called, and where they are dialled.
+    pub names: Arc<RwLock<Arc<ServiceNames>>>,
     /// What is new about objects, for Kubernetes Events; none without a cluster.
     pub events: Option<mpsc::Sender<Notice>>,
     /// Whether [`Input::Proxies`] is wanted.

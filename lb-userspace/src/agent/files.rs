@@ -1,24 +1,21 @@
 //! The files in the state directory, and who writes them.
 
 use std::{
-    collections::BTreeMap,
     io,
     sync::{Arc, mpsc as std_mpsc},
     thread,
 };
 
-use lb_plan::model::ServicePortKey;
-
 use super::{
     publish::Sign,
-    state::{StateDir, Status},
+    state::{ServiceNames, StateDir, Status},
 };
 use crate::log::recent;
 
 /// What is written into the state directory.
 pub(super) enum File {
     /// What `bascule status` shows, and the names of services.
-    Status(Box<Status>, Arc<BTreeMap<u32, ServicePortKey>>),
+    Status(Box<Status>, Arc<ServiceNames>),
     /// What `bascule health` answers, or a sign of life.
     Sign(Sign),
 }
@@ -28,7 +25,7 @@ pub(super) enum File {
 pub(super) fn writer(dir: StateDir) -> io::Result<std_mpsc::Sender<File>> {
     let (tx, rx) = std_mpsc::channel::<File>();
     thread::Builder::new().name("files".into()).spawn(move || {
-        let mut written: Option<Arc<BTreeMap<u32, ServicePortKey>>> = None;
+        let mut written: Option<Arc<ServiceNames>> = None;
         let (mut vouches, mut failed) = (false, false);
         let mut logged = 0;
         for file in rx {

@@ -205,7 +205,7 @@ fn serve(
     let names = shared.names.clone();
     let source: metrics::Source = Box::new(move || {
         let names = names.read().map(|n| n.clone()).unwrap_or_default();
-        readings(&names)
+        readings(&names.ports)
     });
     let exposition = Exposition::new(&shared.metrics, shared.health.clone(), source);
     let handler = exposition.handler(settings.configz.clone());

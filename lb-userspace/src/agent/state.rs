@@ -1,23 +1,23 @@
 //! What the agent leaves for the command line in its state directory: names of
 //! services, and its status. The agent never reads it: the maps are its memory.
 
+mod names;
 mod signs;
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::Duration,
 };
 
-use lb_plan::model::{Protocol, ServiceKey, ServicePortKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::fold::Standing;
 use crate::log::recent::Line;
+pub use names::ServiceNames;
 pub use signs::Record;
 
 /// A place that objects come from and that cannot be read.
@@ -143,16 +143,6 @@ const TRIES: (u32, Duration) = (20, Duration::from_millis(10));
 #[derive(Clone, Debug)]
 pub struct StateDir(PathBuf);
 
-/// One name: [`ServicePortKey`], whose fields are here because `flatten` would be read by way of
-/// maps of strings.
-#[derive(Serialize, Deserialize)]
-struct Name {
-    id: u32,
-    service: ServiceKey,
-    port: Arc<str>,
-    protocol: Protocol,
-}
-
 impl StateDir {
     /// A directory, made when something is written.
     pub fn new(path: &Path) -> Self {
@@ -246,37 +236,6 @@ impl StateDir {
         self.read(STATUS)
     }
 
-    /// Writes the names of services.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn write_names(&self, names: &BTreeMap<u32, ServicePortKey>) -> io::Result<()> {
-        let list = names.iter().map(|(id, key)| Name {
-            id: *id,
-            service: key.service.clone(),
-            port: Arc::clone(&key.port),
-            protocol: key.protocol,
-        });
-        self.write(NAMES, &list.collect::<Vec<_>>())
-    }
-
-    /// The names of services, as the agent wrote them last.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn read_names(&self) -> io::Result<BTreeMap<u32, ServicePortKey>> {
-        let list: Vec<Name> = self.read(NAMES)?.unwrap_or_default();
-        let named = list.into_iter().map(|name| {
-            let key = ServicePortKey {
-                service: name.service,
-                port: name.port,
-                protocol: name.protocol,
-            };
-            (name.id, key)
-        });
-        Ok(named.collect())
-    }
-
     /// Writes the last lines of the log.
     ///
     /// # Errors
@@ -313,7 +272,10 @@ impl StateDir {
     fn write(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         let new = self.0.join(format!(".{name}.{}", std::process::id()));
-        fs::write(&new, serde_json::to_vec(content)?)?;
+        // Piece by piece: as a whole some would be large beside the agent.
+        let mut file = io::BufWriter::new(fs::File::create(&new)?);
+        serde_json::to_writer(&mut file, content)?;
+        file.flush()?;
         fs::rename(&new, self.0.join(name)).inspect_err(|_| {
             // What is left of a failed try is of no use; the error is the rename's.
             let _ = fs::remove_file(&new);
@@ -348,29 +310,5 @@ mod tests {
         drop(claim);
         assert!(!state.is_claimed());
         assert!(state.claim().is_ok());
-    }
-
-    #[test]
-    fn names_are_read_back_and_nothing_else_is_left() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let state = StateDir::new(&dir.path().join("state"));
-        assert_eq!(state.read_names().unwrap(), BTreeMap::new());
-        let port = ServicePortKey {
-            service: ServiceKey {
-                namespace: "shop".into(),
-                name: "web".into(),
-            },
-            port: "http".into(),
-            protocol: Protocol::Udp,
-        };
-        let names = BTreeMap::from([(7, port)]);
-        state.write_names(&names).unwrap();
-        state.write_names(&names).unwrap();
-        assert_eq!(state.read_names().unwrap(), names);
-        let files: Vec<_> = fs::read_dir(dir.path().join("state")).unwrap().collect();
-        assert_eq!(files.len(), 1);
-        fs::write(dir.path().join("state/names.json"), "[{").unwrap();
-        let error = state.read_names().unwrap_err().to_string();
-        assert!(error.contains("names.json"), "{error}");
     }
 }

@@ -1,15 +1,13 @@
 //! What the straight line tells: the log, the metrics of problems, the names of
 //! services, and its status.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use lb_plan::model::ServicePortKey;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     core::Core,
     dataplane::Dataplane,
     fold::Told,
-    state::{Status, Trouble},
+    state::{ServiceNames, Status, Trouble},
 };
 use crate::{
     change::ObjectKey,
@@ -103,11 +101,16 @@ impl<D: Dataplane> Core<D> {
     }
 
     fn tell_names(&self) {
-        let names: BTreeMap<u32, ServicePortKey> = self
-            .planner
-            .service_ids()
-            .map(|(id, key)| (id, key.clone()))
-            .collect();
+        let ids = self.planner.service_ids();
+        let vips = self.planner.vips();
+        let mut names = ServiceNames {
+            ports: ids.map(|(id, key)| (id, key.clone())).collect(),
+            vips: vips
+                .map(|(id, at)| (id, SocketAddr::new(at.addr.into(), at.port)))
+                .collect(),
+        };
+        names.vips.sort_unstable();
+        names.vips.shrink_to_fit();
         if let Ok(mut shared) = self.shared.names.write()
             && **shared != names
         {

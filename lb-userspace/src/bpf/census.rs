@@ -108,7 +108,7 @@ impl Views {
         Ok(found)
     }
 
-    /// The frontends of some services, which are asked about once each, in their natural order.
+    /// The frontends of some services, which are asked about once each, in no order.
     ///
     /// # Errors
     /// As [`Self::frontends`].
@@ -119,7 +119,6 @@ impl Views {
         let mut asked: HashMap<u32, bool> = HashMap::new();
         let mut found = self.all::<typed::lb_frontends_v1>()?;
         found.retain(|(_, f)| *asked.entry(f.service).or_insert_with(|| wanted(f.service)));
-        found.sort_unstable_by_key(|(key, _)| *key);
         Ok(found)
     }
 

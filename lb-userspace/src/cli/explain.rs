@@ -21,13 +21,13 @@ use super::{
     agent::cgroup2,
     args::{Paths, View},
     rows::Served,
-    show::{called, names, open, print},
+    show::{called, names, open, print, vips},
     text::wants_colour,
 };
 use crate::{
     agent::{
         kernel::pins,
-        state::{self, StateDir},
+        state::{self, ServiceNames, StateDir},
     },
     bpf::{
         cookies,
@@ -99,13 +99,12 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let dry = Dry::open(&pins(&paths.bpffs)).context(
         "the program that explains is not there: the agent loads it a moment after its start; see its log (`bascule status` tells whether it runs)",
     )?;
-    let names = names(paths);
-    let served = Served {
-        frontends: match &args.to {
-            To::Address(at) => views.frontends_at(*at)?,
-            To::Service(name, _) => views.frontends_of(|id| called(&names, id, name))?,
+    let served = match &args.to {
+        To::Address(at) => Served {
+            frontends: views.frontends_at(*at)?,
+            names: names(paths),
         },
-        names,
+        To::Service(name, _) => named(&views, vips(paths), name)?,
     };
     let node = views.node()?;
     let (from, port) = match &args.from {
@@ -134,6 +133,31 @@ fn explain(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     };
     let hops = asked.hops()?;
     tell(&ends, place.who(from), &hops).ok_or_else(|| anyhow!("{from} meets no hook"))
+}
+
+/// The frontends of a service by its name: those where the agent says that it is dialled, which
+/// spares the walk through all that the map holds. If one is not the service's, or none is known,
+/// all are looked through: the map counts.
+fn named(views: &Views, names: ServiceNames, name: &str) -> anyhow::Result<Served> {
+    let wanted = |id| called(&names.ports, id, name);
+    let mut frontends = Vec::new();
+    for (id, at) in names.vips.iter().filter(|(id, _)| wanted(*id)) {
+        let mut there = views.frontends_at(*at)?;
+        there.retain(|(_, frontend)| frontend.service == *id);
+        if there.is_empty() {
+            frontends.clear();
+            break;
+        }
+        frontends.append(&mut there);
+    }
+    if frontends.is_empty() {
+        frontends = views.frontends_of(wanted)?;
+    }
+    frontends.sort_unstable_by_key(|(key, _)| *key);
+    Ok(Served {
+        frontends,
+        names: names.ports,
+    })
 }
 
 /// The addresses that the node dials from.

@@ -23,7 +23,10 @@ use super::{
     text::wants_colour,
 };
 use crate::{
-    agent::{kernel::pins, state::StateDir},
+    agent::{
+        kernel::pins,
+        state::{ServiceNames, StateDir},
+    },
     bpf::{
         Error,
         views::{FlowView, Views},
@@ -59,12 +62,19 @@ pub(super) fn open(paths: &Paths) -> anyhow::Result<Views> {
 
 /// The names of services; without them ids are shown.
 pub(super) fn names(paths: &Paths) -> Names {
-    StateDir::new(&paths.state_dir)
-        .read_names()
-        .unwrap_or_else(|error| {
-            eprintln!("bascule: the names of services are not known: {error}");
-            BTreeMap::new()
-        })
+    or_none(StateDir::new(&paths.state_dir).read_names())
+}
+
+/// The same, with where each service is dialled.
+pub(super) fn vips(paths: &Paths) -> ServiceNames {
+    or_none(StateDir::new(&paths.state_dir).read_vips())
+}
+
+fn or_none<T: Default>(names: io::Result<T>) -> T {
+    names.unwrap_or_else(|error| {
+        eprintln!("bascule: the names of services are not known: {error}");
+        T::default()
+    })
 }
 
 pub(super) fn held(paths: &Paths) -> anyhow::Result<Held> {
@@ -93,7 +103,9 @@ pub(super) type Names = BTreeMap<u32, ServicePortKey>;
 
 /// Whether a service has a name that the user gives.
 pub(super) fn called(names: &Names, service: u32, name: &str) -> bool {
-    is_called(&service_name(names, service), name)
+    // Most need not be written out to be told from the one that is wanted.
+    let may_be = |key: &ServicePortKey| name.contains(&*key.service.name);
+    names.get(&service).is_none_or(may_be) && is_called(&service_name(names, service), name)
 }
 
 /// Fails where a name that the user gives is nobody's.

@@ -205,7 +205,7 @@ impl Agent {
 
     pub(crate) fn names(&self) -> Vec<String> {
         let names = self.shared.names.read().unwrap().clone();
-        names.values().map(ToString::to_string).collect()
+        names.ports.values().map(ToString::to_string).collect()
     }
 
     /// The backends of a frontend, as "address:port", sorted; `None` without frontend.

@@ -222,7 +222,7 @@ impl<'a, 'b> Session<'a, 'b> {
             return Ok(());
         }
         proxy.rest()?;
-        // By name all frontends are looked through.
+        // The name is the last in the agent's list.
         let to = format!("svc/{LAST}/{}:80", STEADY.0);
         let commands: [(Figure, &[&str]); 3] = [
             (Figure::Explain, &["explain", CLIENT_ADDR, &to]),
