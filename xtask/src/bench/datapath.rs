@@ -61,11 +61,9 @@ fn in_namespace(plan: &Plan) -> Result<Vec<Row>> {
             }
             .with_context(|| format!("{}: {}", item.suite(), item.name()))?;
             row.add(ns, reference);
-            table
-                .references
-                .entry(item.reference())
-                .or_default()
-                .push(reference);
+            if let Some(key) = item.reference() {
+                table.references.entry(key).or_default().push(reference);
+            }
         }
         table.end_repetition();
     }
@@ -119,11 +117,13 @@ impl Item {
         }
     }
 
-    fn reference(&self) -> ReferenceKey {
+    /// Whose row the reference's sample is for; none where it is the case itself.
+    fn reference(&self) -> Option<ReferenceKey> {
         let tc = self.hook() == Hook::Tc;
         match self {
-            Self::Flows(case) => (tc, case.frame.is_v6(), case.reference),
-            Self::Odd(_) => (tc, false, Reference::Whole),
+            Self::Flows(case) if case.watched.is_some() => None,
+            Self::Flows(case) => Some((tc, case.frame.is_v6(), case.reference)),
+            Self::Odd(_) => Some((tc, false, Reference::Whole)),
         }
     }
 
@@ -181,7 +181,10 @@ fn once(kernel: &mut Kernel, case: &Case, plan: &Plan) -> Result<(f64, f64)> {
     if case.known == Flows::Known {
         open(kernel, case)?;
     }
-    let reference = reference_program(case.hook, case.reference);
+    let reference = match case.watched {
+        Some(_) => case.program(),
+        None => case.reference.program(case.hook),
+    };
     let flows = (case.flows, REFERENCE / plan.divisor);
     let reference = kernel.run(case.hook, reference, &case.frame, flows)?;
     let before = kernel.carried(SERVICES)?;
@@ -200,21 +203,12 @@ fn once(kernel: &mut Kernel, case: &Case, plan: &Plan) -> Result<(f64, f64)> {
     Ok((reference.ns, result.ns))
 }
 
-fn reference_program(hook: Hook, reference: Reference) -> Program {
-    Program::Bench(match (hook, reference) {
-        (Hook::Xdp, Reference::Floor | Reference::Whole) => "xdp_floor",
-        (Hook::Xdp, Reference::Empty) => "xdp_empty",
-        (Hook::Tc, Reference::Floor | Reference::Whole) => "tc_floor",
-        (Hook::Tc, Reference::Empty) => "tc_empty",
-    })
-}
-
 /// One repetition of a packet that is of no flow's usual kind, likewise.
 fn once_odd(kernel: &mut Kernel, odd: &Odd, plan: &Plan) -> Result<(f64, f64)> {
     kernel.forget_flows()?;
     world::configure(kernel.maps(), &world::config())?;
     let frame = (odd.prepare)(kernel)?;
-    let reference = reference_program(odd.hook, Reference::Whole);
+    let reference = Reference::Whole.program(odd.hook);
     let reference = kernel.run_whole(odd.hook, reference, &frame, REFERENCE / plan.divisor)?;
     let count = |kernel: &Kernel| match odd.sign {
         Sign::Counted(reason) => kernel.counted(reason),
@@ -353,9 +347,10 @@ impl Table {
     fn new(items: &[Item]) -> Self {
         let row = |item: &Item| {
             let mut row = Row::new(item.suite(), item.name(), "ns");
-            let kind = match item.reference().2 {
-                Reference::Floor | Reference::Whole => "floor",
-                Reference::Empty => "empty",
+            let kind = match item.reference() {
+                None => "established",
+                Some((.., Reference::Empty)) => "empty",
+                Some(_) => "floor",
             };
             row.reference = Some((kind.to_owned(), Vec::new()));
             row.target = item.target().map(Target::AtMost);

@@ -176,7 +176,8 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          that what the machine does besides changes both. In the suites `xdp` and `tc` a sample is\n\
          the mean of many runs by `BPF_PROG_TEST_RUN`. A front program restores the packet before\n\
          each of them and calls the program; `floor` is the same front program with one that swaps\n\
-         the link addresses and transmits, `empty` with one that returns at once.\n\n\
+         the link addresses and transmits, `empty` with one that returns at once. `established` is the\n\
+         same packet while nobody looks.\n\n\
          In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
          a pod tells when the right server answers. In `traffic` a cluster has two nodes for each proxy:\n\
          one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
