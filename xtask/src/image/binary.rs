@@ -97,6 +97,7 @@ fn cargo(auditable: &PathBuf, target: &Target, stamp: &Stamp) -> Sh {
         .dir(&paths::root())
         .env("CARGO_ENCODED_RUSTFLAGS", flags(target).join("\x1f"))
         .env(&upper("CC"), target.compiler)
+        .env(&upper("CFLAGS"), target.compiler_flags)
         // A panic names its line all the same; what a debugger wants would double the size.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")

@@ -44,15 +44,26 @@ impl Arch {
         }
     }
 
-    /// C compilers for it. What is compiled (the cryptography of TLS) needs no C library, so
-    /// that one for glibc does as well.
+    /// C compilers for it, with headers of a C library: what is compiled (AWS-LC, the
+    /// cryptography of TLS) calls few functions of it, so that one for glibc does as well
+    /// ([`GLIBC_NAMES`]).
     fn compilers(self) -> Vec<&'static str> {
-        let own: &[&str] = match self {
-            Self::Amd64 => &["x86_64-linux-gnu-gcc", "x86_64-linux-musl-gcc"],
-            Self::Arm64 => &["aarch64-linux-gnu-gcc", "aarch64-linux-musl-gcc"],
+        let (musl, glibc) = match self {
+            Self::Amd64 => ("x86_64-linux-musl-gcc", "x86_64-linux-gnu-gcc"),
+            Self::Arm64 => ("aarch64-linux-musl-gcc", "aarch64-linux-gnu-gcc"),
         };
-        let native: &[&str] = if self.is_native() { &["cc"] } else { &[] };
-        [native, own, &["clang"]].concat()
+        match self.is_native() {
+            true => vec![musl, "cc", glibc],
+            false => vec![musl, glibc],
+        }
+    }
+
+    /// Debian's packages with such a compiler, where this machine's own does not do.
+    const fn packages(self) -> &'static str {
+        match self {
+            Self::Amd64 => "gcc-x86-64-linux-gnu and libc6-dev-amd64-cross",
+            Self::Arm64 => "gcc-aarch64-linux-gnu and libc6-dev-arm64-cross",
+        }
     }
 
     /// This machine's, if images can be made for it.
@@ -69,6 +80,14 @@ impl Arch {
     }
 }
 
+/// What headers of glibc 2.38 and later call these functions, and what musl does: for a binary
+/// number (`0b1`), which AWS-LC reads nowhere, they differ.
+const GLIBC_NAMES: [(&str, &str); 3] = [
+    ("__isoc23_sscanf", "sscanf"),
+    ("__isoc23_strtol", "strtol"),
+    ("__isoc23_strtoul", "strtoul"),
+];
+
 /// How to compile for an architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -76,6 +95,8 @@ pub(super) struct Target {
     pub(super) triple: &'static str,
     /// The C compiler.
     pub(super) compiler: &'static str,
+    /// Its flags.
+    pub(super) compiler_flags: &'static str,
     /// Flags of rustc that make the binary static.
     pub(super) flags: Vec<String>,
 }
@@ -90,10 +111,7 @@ pub(super) fn ensure(arch: Arch) -> Result<Target> {
         return Err(Unfit::new(format!(
             "there is no C compiler for {arch} ({}): on Debian, install {}",
             candidates.join(", "),
-            match arch {
-                Arch::Amd64 => "gcc-x86-64-linux-gnu",
-                Arch::Arm64 => "gcc-aarch64-linux-gnu",
-            }
+            arch.packages(),
         ))
         .into());
     };
@@ -101,14 +119,22 @@ pub(super) fn ensure(arch: Arch) -> Result<Target> {
     match library(arch.musl()) {
         Ok(()) => {
             let mut flags = vec![static_flag];
-            if !arch.is_native() {
-                // rustup's musl has its own start files and libc; its own linker knows every
-                // architecture, the system's only this one.
-                flags.push("-Clinker=rust-lld".to_owned());
-            }
+            // rustup's musl has its own start files and libc; its own linker knows every
+            // architecture, the system's only this one.
+            let linker = match arch.is_native() {
+                true => "-Clink-arg=-Wl,",
+                false => {
+                    flags.push("-Clinker=rust-lld".to_owned());
+                    "-Clink-arg="
+                }
+            };
+            let names = GLIBC_NAMES.iter();
+            flags.extend(names.map(|(glibc, musl)| format!("{linker}--defsym={glibc}={musl}")));
             Ok(Target {
                 triple: arch.musl(),
                 compiler,
+                // The checking variants of functions are glibc's alone.
+                compiler_flags: "-U_FORTIFY_SOURCE",
                 flags,
             })
         }
@@ -117,6 +143,7 @@ pub(super) fn ensure(arch: Arch) -> Result<Target> {
             Ok(Target {
                 triple: arch.gnu(),
                 compiler,
+                compiler_flags: "",
                 flags: vec![static_flag],
             })
         }
