@@ -63,6 +63,15 @@ impl<L> Hosts<L> {
         hosts
     }
 
+    /// All, by the names of rules; `_` for every host.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (String, &L)> {
+        let exact = self.exact.iter().map(|(name, what)| (name.clone(), what));
+        let wildcard = self.wildcard.iter();
+        let wildcard = wildcard.map(|(rest, what)| (format!("*.{rest}"), what));
+        let any = self.any.iter().map(|what| ("_".to_owned(), what));
+        exact.chain(wildcard).chain(any)
+    }
+
     /// What there is for a host of a request: of the most specific host that it matches. What
     /// that has no path for, no other has.
     pub(crate) fn find(&self, host: &str) -> Option<&L> {

@@ -1,11 +1,6 @@
-//! The table: hosts, and the paths of each.
+//! The paths of a host, and what each leads to.
 
-use std::collections::BTreeMap;
-
-use crate::{
-    host::Hosts,
-    locations::{Compare, Expressions, Found, Plain},
-};
+use crate::locations::{Compare, Expressions, Found, Plain};
 
 /// How paths are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +25,7 @@ pub enum PathType {
 
 /// A path of a rule of an Ingress.
 #[derive(Clone, Debug)]
-pub struct Rule<T> {
-    /// A name, `*.` and a name, or nothing for every host.
-    pub host: String,
+pub(crate) struct Rule<T> {
     /// The path; nothing is `/`.
     pub path: String,
     /// How it is compared.
@@ -44,9 +37,9 @@ pub struct Rule<T> {
     pub target: T,
 }
 
-/// A rule that is not in the table as it was meant.
+/// A rule that is not among the paths as it was meant.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// An older rule has its host and path.
     #[error("rule {with}, which is older, has the same host and path")]
     Conflict {
@@ -65,9 +58,9 @@ pub enum Problem {
     },
 }
 
-/// What a request's host and path lead to.
+/// What a request's path leads to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Route<'t, T> {
+pub(crate) enum Route<'t, T> {
     /// To the target of a rule.
     To {
         /// The target.
@@ -75,62 +68,43 @@ pub enum Route<'t, T> {
         /// Groups of its expression, that of the whole match first; none without expressions.
         groups: Vec<Vec<u8>>,
     },
-    /// To the same path with a slash at its end, by a redirect (301).
-    AddSlash,
+    /// To the same path with a slash at its end, by a redirect (301) that this target's settings
+    /// are for.
+    AddSlash(&'t T),
 }
 
-/// The table. It does not change.
+/// The paths of a host. They do not change.
 #[derive(Clone, Debug)]
-pub struct Routes<T> {
+pub(crate) struct Paths<T> {
     targets: Vec<T>,
-    hosts: Hosts<Locations>,
+    locations: Locations,
 }
 
 #[derive(Clone, Debug)]
 enum Locations {
-    Plain(Plain),
+    Plain(Box<Plain>),
     Expressions(Expressions),
 }
 
-impl<T> Routes<T> {
-    /// Makes the table of rules, the older ones first, and tells of those that are not in it.
-    ///
-    /// ```
-    /// use lb_route::{Mode, PathType, Route, Routes, Rule};
-    /// let rule = Rule {
-    ///     host: "*.example".to_owned(),
-    ///     path: "/shop".to_owned(),
-    ///     kind: PathType::Prefix,
-    ///     regex: false,
-    ///     target: "shop:80",
-    /// };
-    /// let (routes, problems) = Routes::new(vec![rule], Mode::Specification);
-    /// assert!(problems.is_empty());
-    /// let found = routes.find("www.example", b"/shop/cart");
-    /// assert_eq!(found, Some(Route::To { target: &"shop:80", groups: vec![] }));
-    /// ```
-    pub fn new(rules: Vec<Rule<T>>, mode: Mode) -> (Self, Vec<Problem>) {
-        let mut by_host: BTreeMap<String, Vec<(usize, &Rule<T>)>> = BTreeMap::new();
-        for (number, rule) in rules.iter().enumerate() {
-            let host = rule.host.to_ascii_lowercase();
-            by_host.entry(host).or_default().push((number, rule));
-        }
+impl<T> Paths<T> {
+    /// Of rules, the older ones first; also tells of those that are not in it.
+    pub(crate) fn new(rules: Vec<Rule<T>>, mode: Mode) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let locations: Vec<(String, Locations)> = by_host
-            .into_iter()
-            .map(|(host, rules)| (host, locations(&rules, mode, &mut problems)))
-            .collect();
-        let routes = Self {
-            hosts: Hosts::new(locations),
+        let paths = Self {
+            locations: locations(&rules, mode, &mut problems),
             targets: rules.into_iter().map(|rule| rule.target).collect(),
         };
-        (routes, problems)
+        (paths, problems)
     }
 
-    /// Where a request goes: its host as [`crate::host::normal`] gives it, its path as
-    /// [`crate::uri::normal`] does. `None`: no rule has them.
-    pub fn find(&self, host: &str, path: &[u8]) -> Option<Route<'_, T>> {
-        let found = match self.hosts.find(host)? {
+    /// All targets.
+    pub(crate) fn targets(&self) -> &[T] {
+        &self.targets
+    }
+
+    /// Where a request goes: its path as [`crate::uri::normal`] gives it. `None`: no rule has it.
+    pub(crate) fn find(&self, path: &[u8]) -> Option<Route<'_, T>> {
+        let found = match &self.locations {
             Locations::Plain(plain) => plain.find(path)?,
             Locations::Expressions(expressions) => expressions.find(path)?,
         };
@@ -139,16 +113,16 @@ impl<T> Routes<T> {
                 target: &self.targets[rule],
                 groups,
             },
-            Found::AddSlash => Route::AddSlash,
+            Found::AddSlash(rule) => Route::AddSlash(&self.targets[rule]),
         })
     }
 }
 
 /// The paths of a host.
-fn locations<T>(rules: &[(usize, &Rule<T>)], mode: Mode, problems: &mut Vec<Problem>) -> Locations {
-    let mut plain = Plain::default();
+fn locations<T>(rules: &[Rule<T>], mode: Mode, problems: &mut Vec<Problem>) -> Locations {
+    let mut plain = Plain::new(mode == Mode::Nginx);
     let mut kept = Vec::new();
-    for (number, rule) in rules {
+    for (number, rule) in rules.iter().enumerate() {
         let compare = match (rule.kind, mode) {
             (PathType::Exact, _) => Compare::Exact,
             (PathType::ImplementationSpecific, Mode::Nginx) => Compare::Bytes,
@@ -158,16 +132,13 @@ fn locations<T>(rules: &[(usize, &Rule<T>)], mode: Mode, problems: &mut Vec<Prob
             "" => "/",
             path => path,
         };
-        match plain.add(path, compare, *number) {
-            Ok(()) => kept.push((path, *number)),
-            Err(with) => problems.push(Problem::Conflict {
-                rule: *number,
-                with,
-            }),
+        match plain.add(path, compare, number) {
+            Ok(()) => kept.push((path, number)),
+            Err(with) => problems.push(Problem::Conflict { rule: number, with }),
         }
     }
-    if mode == Mode::Specification || !rules.iter().any(|(_, rule)| rule.regex) {
-        return Locations::Plain(plain);
+    if mode == Mode::Specification || !rules.iter().any(|rule| rule.regex) {
+        return Locations::Plain(Box::new(plain));
     }
     let (expressions, bad) = Expressions::new(kept);
     let bad = bad.into_iter();

@@ -2,55 +2,18 @@
 //! documentation of Kubernetes, what ingress-nginx does otherwise, and a plain reading of the
 //! specification beside the table.
 
-use lb_route::{Mode, PathType, Problem, Route, Routes, Rule, host, uri};
+mod expressions;
+mod rules;
+
+use std::collections::BTreeMap;
+
+use lb_route::{
+    Mode, PathType,
+    PathType::{Exact, ImplementationSpecific, Prefix},
+};
 use proptest::prelude::*;
 
-use PathType::{Exact, ImplementationSpecific, Prefix};
-
-fn rule(host: &str, path: &str, kind: PathType) -> Rule<String> {
-    Rule {
-        host: host.to_owned(),
-        path: path.to_owned(),
-        kind,
-        regex: false,
-        target: format!("{host} {kind:?} {path}"),
-    }
-}
-
-fn table(rules: &[(&str, &str, PathType)], mode: Mode) -> Routes<String> {
-    let rules = rules.iter().map(|(h, p, kind)| rule(h, p, *kind)).collect();
-    let (routes, problems) = Routes::new(rules, mode);
-    assert_eq!(problems, []);
-    routes
-}
-
-/// Where a request goes, as a proxy asks: the rule's kind and path, `301`, or `404`.
-fn ask(routes: &Routes<String>, authority: &str, path: &str) -> String {
-    let host = host::normal(authority).expect("a host");
-    let path = uri::normal(path).expect("a path");
-    match routes.find(&host, &path) {
-        Some(Route::To { target, .. }) => target.clone(),
-        Some(Route::AddSlash) => "301".to_owned(),
-        None => "404".to_owned(),
-    }
-}
-
-fn check(routes: &Routes<String>, cases: &[(&str, &str, &str)]) {
-    for (authority, path, expected) in cases {
-        let found = ask(routes, authority, path);
-        let found = found
-            .strip_prefix(&format!("{authority} "))
-            .unwrap_or(&found);
-        assert_eq!(&found, expected, "{authority}{path}");
-    }
-}
-
-/// What holds in both modes.
-fn in_both(rules: &[(&str, &str, PathType)], cases: &[(&str, &str, &str)]) {
-    for mode in [Mode::Specification, Mode::Nginx] {
-        check(&table(rules, mode), cases);
-    }
-}
+use rules::{ask, check, compiled, in_both, rule, table};
 
 #[test]
 fn the_conformance_tests_of_paths() {
@@ -155,6 +118,9 @@ fn what_is_specific_is_elements_here_and_bytes_with_nginx() {
     let rules = [
         ("h", "/foo", ImplementationSpecific),
         ("h", "/bar/", ImplementationSpecific),
+        ("h", "/foo/", Exact),
+        ("h", "/elements/", Prefix),
+        ("h", "/exact/", Exact),
     ];
     let foo = "ImplementationSpecific /foo";
     let bar = "ImplementationSpecific /bar/";
@@ -172,6 +138,9 @@ fn what_is_specific_is_elements_here_and_bytes_with_nginx() {
         ("h", "/foobar", foo),
         ("h", "/bar", "301"),
         ("h", "/bar/x", bar),
+        ("h", "/elements", "301"),
+        ("h", "/elements/x", "Prefix /elements/"),
+        ("h", "/exact", "301"),
         ("h", "/", "404"),
     ];
     check(&table(&rules, Mode::Nginx), &cases);
@@ -198,58 +167,6 @@ fn of_locations_of_nginx_the_longest_wins() {
 }
 
 #[test]
-fn one_expression_makes_all_paths_of_its_host_expressions() {
-    let mut rules = vec![
-        rule("h", "/foo", Exact),
-        rule("h", "/Bar", Prefix),
-        rule("h", "/app(/|$)(.*)", ImplementationSpecific),
-        rule("other", "/foo", Exact),
-    ];
-    rules[2].regex = true;
-    let (routes, problems) = Routes::new(rules.clone(), Mode::Nginx);
-    assert_eq!(problems, []);
-    let app = "ImplementationSpecific /app(/|$)(.*)";
-    let cases = [
-        ("h", "/foo", "Exact /foo"),
-        ("h", "/FOOD/x", "Exact /foo"),
-        ("h", "/barrel", "Prefix /Bar"),
-        ("h", "/app", app),
-        ("h", "/APP/x/y", app),
-        ("h", "/apple", "404"),
-        // The other host has none.
-        ("other", "/FOO", "404"),
-        ("other", "/foo/x", "404"),
-    ];
-    check(&routes, &cases);
-    let Some(Route::To { groups, .. }) = routes.find("h", b"/app/x/y") else {
-        panic!("it is found");
-    };
-    assert_eq!(groups, [&b"/app/x/y"[..], b"/", b"x/y"]);
-    // By the specification a path is what it is.
-    let (routes, _) = Routes::new(rules, Mode::Specification);
-    check(&routes, &[("h", "/app/x", "404"), ("h", "/FOO", "404")]);
-}
-
-#[test]
-fn expressions_are_tried_from_the_longest_on() {
-    let mut rules = vec![
-        rule("h", "/a.*", ImplementationSpecific),
-        rule("h", "/abc", Prefix),
-        rule("h", "/[a-z]+/x", ImplementationSpecific),
-        rule("h", "/ab2", Prefix),
-    ];
-    rules[0].regex = true;
-    let (routes, _) = Routes::new(rules, Mode::Nginx);
-    let cases = [
-        ("h", "/abc/x", "ImplementationSpecific /[a-z]+/x"),
-        ("h", "/ab2", "Prefix /ab2"),
-        ("h", "/abcd", "Prefix /abc"),
-        ("h", "/axe", "ImplementationSpecific /a.*"),
-    ];
-    check(&routes, &cases);
-}
-
-#[test]
 fn the_older_rule_stays_and_what_is_wrong_is_told() {
     let mut rules = vec![
         rule("h", "/a", Prefix),
@@ -260,13 +177,13 @@ fn the_older_rule_stays_and_what_is_wrong_is_told() {
         rule("h", "", ImplementationSpecific),
     ];
     rules[3].regex = true;
-    let (routes, problems) = Routes::new(rules, Mode::Nginx);
-    assert_eq!(problems[0], Problem::Conflict { rule: 1, with: 0 });
-    let bad = problems[1..].iter().map(|problem| match problem {
-        Problem::Expression { rule, .. } => *rule,
-        Problem::Conflict { .. } => panic!("{problem:?}"),
-    });
-    assert_eq!(bad.collect::<Vec<_>>(), [4, 3]);
+    let (routes, reasons) = compiled(&rules, Mode::Nginx);
+    let expected = [
+        (1, vec!["ConflictingPath"]),
+        (3, vec!["InvalidPath"]),
+        (4, vec!["InvalidPath"]),
+    ];
+    assert_eq!(reasons, BTreeMap::from(expected));
     // The rest is served.
     check(&routes, &[("h", "/b", "ImplementationSpecific ")]);
 }
@@ -300,21 +217,15 @@ proptest! {
         path in "(/[ab]{0,2}){1,4}",
     ) {
         let kind = |exact| if exact { Exact } else { Prefix };
-        let plain = |path: &str| String::from_utf8(uri::normal(path).unwrap()).unwrap();
+        let plain = |path: &str| String::from_utf8(lb_route::uri::normal(path).unwrap()).unwrap();
         let rules: Vec<_> = rules.iter().map(|(p, exact)| (plain(p), kind(*exact))).collect();
         let path = plain(&path);
-        let all = rules.iter().enumerate().map(|(at, (path, kind))| Rule {
-            host: String::new(),
-            path: path.clone(),
-            kind: *kind,
-            regex: false,
-            target: at,
-        });
-        let (routes, _) = Routes::new(all.collect(), Mode::Specification);
-        let found = routes.find("h", path.as_bytes()).map(|route| match route {
-            Route::To { target, .. } => *target,
-            Route::AddSlash => usize::MAX,
-        });
-        prop_assert_eq!(found, plainly(&rules, &path), "{:?} {}", rules, path);
+        let all: Vec<_> = rules.iter().map(|(path, kind)| rule("", path, *kind)).collect();
+        let (table, _) = compiled(&all, Mode::Specification);
+        let expected = match plainly(&rules, &path) {
+            Some(at) => format!(" {:?} {}", rules[at].1, rules[at].0),
+            None => "404".to_owned(),
+        };
+        prop_assert_eq!(ask(&table, "h", &path), expected, "{:?} {}", rules, path);
     }
 }

@@ -1,0 +1,191 @@
+//! The parts of [`super::Globals`].
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+use regex::bytes::Regex;
+
+use crate::{
+    input::Name,
+    variables::{Escape, Template},
+};
+
+/// Clients' connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Client {
+    /// How long one is kept without a request; zero for not at all (`keep-alive`, 75 s).
+    pub keep_alive: Duration,
+    /// Requests of one (`keep-alive-requests`, 1000).
+    pub keep_alive_requests: u32,
+    /// For a request's head (`client-header-timeout`, 60 s).
+    pub header_timeout: Duration,
+    /// Between two reads of a request's body (`client-body-timeout`, 60 s).
+    pub body_timeout: Duration,
+    /// Lines of a head that may be long, and their bytes (`large-client-header-buffers`, 4 8k).
+    pub header_buffers: (u32, u64),
+    /// Whether HTTP/2 is offered (`use-http2`).
+    pub http2: bool,
+    /// Requests at once of an HTTP/2 connection (`http2-max-concurrent-streams`, 128).
+    pub http2_streams: u32,
+    /// Whether names of headers with `_` are names (`enable-underscores-in-headers`).
+    pub underscores: bool,
+    /// Whether headers whose names are none are left out, or answered 400
+    /// (`ignore-invalid-headers`).
+    pub ignore_invalid: bool,
+    /// Whether connections begin with the PROXY protocol (`use-proxy-protocol`).
+    pub proxy_protocol: bool,
+    /// For its header (`proxy-protocol-header-timeout`, 5 s).
+    pub proxy_protocol_timeout: Duration,
+}
+
+/// What other proxies say of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forwarded {
+    /// Whether `X-Forwarded-*` of clients is believed (`use-forwarded-headers`).
+    pub trust: bool,
+    /// Whether the client's address is read from `header`, even if the rest is not believed
+    /// (`enable-real-ip`).
+    pub real_ip: bool,
+    /// Where the client's address is (`forwarded-for-header`).
+    pub header: HeaderName,
+    /// Whether the client's address is added to what `header` has already, for backends
+    /// (`compute-full-forwarded-for`).
+    pub full: bool,
+    /// Addresses of the other proxies (`proxy-real-ip-cidr`, 0.0.0.0/0).
+    pub proxies: Vec<IpNet>,
+    /// Whether backends get `X-Original-URI` (`proxy-add-original-uri-header`).
+    pub original_uri: bool,
+    /// Whether requests without an identifier get one (`generate-request-id`).
+    pub request_id: bool,
+}
+
+/// Connections to backends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// How many are kept (`upstream-keepalive-connections`, 320).
+    pub connections: u32,
+    /// Requests of one (`upstream-keepalive-requests`, 10000).
+    pub requests: u32,
+    /// How long one is kept without a request (`upstream-keepalive-timeout`, 60 s).
+    pub timeout: Duration,
+    /// How long one is used (`upstream-keepalive-time`, 1 h).
+    pub time: Duration,
+}
+
+/// TLS of clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// Whether TLS 1.2 is offered (`ssl-protocols`).
+    pub v12: bool,
+    /// Whether TLS 1.3 is.
+    pub v13: bool,
+    /// Whether a name without a certificate ends the handshake (`ssl-reject-handshake`).
+    pub reject: bool,
+    /// Whether sessions are kept here (`ssl-session-cache`).
+    pub session_cache: bool,
+    /// Whether clients get tickets (`ssl-session-tickets`).
+    pub tickets: bool,
+    /// How long a session can be resumed (`ssl-session-timeout`, 10 min).
+    pub session_timeout: Duration,
+    /// `Strict-Transport-Security`.
+    pub hsts: Hsts,
+    /// Beginnings of paths that are not led to HTTPS (`no-tls-redirect-locations`).
+    pub no_redirect: Vec<String>,
+}
+
+/// `Strict-Transport-Security` (RFC 6797).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hsts {
+    /// Whether it is sent (`hsts`).
+    pub on: bool,
+    /// Seconds (`hsts-max-age`, 31536000).
+    pub max_age: u64,
+    /// For hosts below it too (`hsts-include-subdomains`).
+    pub subdomains: bool,
+    /// For lists of browsers (`hsts-preload`).
+    pub preload: bool,
+}
+
+impl Hsts {
+    /// The header's value, if it is sent.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let subdomains = ["", "; includeSubDomains"][usize::from(self.subdomains)];
+        let preload = ["", "; preload"][usize::from(self.preload)];
+        let value = format!("max-age={}{subdomains}{preload}", self.max_age);
+        let value = HeaderValue::from_str(&value).ok();
+        value.filter(|_| self.on)
+    }
+}
+
+/// Headers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Headers {
+    /// ConfigMap with headers for backends (`proxy-set-headers`).
+    pub requests: Option<Name>,
+    /// ConfigMap with headers of answers (`add-headers`).
+    pub answers: Option<Name>,
+    /// Headers of backends that clients do not get (`hide-headers`).
+    pub hidden: Vec<HeaderName>,
+    /// Headers that `custom-headers` may set (`global-allowed-response-headers`).
+    pub allowed: Vec<HeaderName>,
+    /// Whether answers have `Server` (`server-tokens`).
+    pub server: bool,
+    /// Whether `Server` is the backend's (`allow-backend-server-header`).
+    pub backend_server: bool,
+}
+
+/// Requests that are refused anywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// Clients (`block-cidrs`).
+    pub clients: Vec<IpNet>,
+    /// `User-Agent` (`block-user-agents`).
+    pub agents: Vec<Regex>,
+    /// `Referer` (`block-referers`).
+    pub referers: Vec<Regex>,
+}
+
+/// The access log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Whether there is one (`disable-access-log`).
+    pub on: bool,
+    /// A line (`log-format-upstream`).
+    pub format: Template,
+    /// How values are escaped in it (`log-format-escape-none`, `log-format-escape-json`).
+    pub escape: Escape,
+    /// Paths with their queries that are left out (`skip-access-log-urls`).
+    pub skip: Vec<Regex>,
+    /// Whether requests of the default backend are logged
+    /// (`enable-access-log-for-default-backend`).
+    pub default_backend: bool,
+}
+
+/// Traces.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tracing {
+    /// Whether there are any (`enable-opentelemetry`).
+    pub on: bool,
+    /// Host and port of the collector (`otlp-collector-host`, `otlp-collector-port`).
+    pub collector: (String, u16),
+    /// `service.name` (`otel-service-name`).
+    pub service: String,
+    /// Which requests are traced (`otel-sampler`).
+    pub sampler: Sampler,
+    /// Whether what the client's span says goes before that (`otel-sampler-parent-based`).
+    pub parent_based: bool,
+    /// Whether spans of clients are continued (`opentelemetry-trust-incoming-span`).
+    pub trust_incoming: bool,
+}
+
+/// Which requests are traced.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Sampler {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// This part of them (`otel-sampler-ratio`).
+    Ratio(f64),
+}
