@@ -1,0 +1,159 @@
+//! The phase in which it is found out whether a client may ask.
+
+mod basic;
+mod external;
+
+use http::{HeaderValue, StatusCode};
+use lb_route::{action::Forward, limits::Refused};
+
+use crate::{answer::Refusal, exchange::Exchange, forward::Extra, upstream::Connect};
+
+/// What a client gets that may ask.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    /// Headers for the backend.
+    pub(crate) headers: Extra,
+    /// Cookies for the client.
+    pub(crate) cookies: Cookies,
+}
+
+/// Cookies that the server sets that was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Cookies {
+    /// Values of `Set-Cookie`.
+    pub(crate) values: Vec<HeaderValue>,
+    /// Whether errors set them too.
+    pub(crate) always: bool,
+}
+
+/// What the checks have found so far.
+struct Checks {
+    /// Whether one that passes is enough.
+    any: bool,
+    passed: Option<Granted>,
+    refused: Option<Refusal>,
+}
+
+impl Checks {
+    /// Whether the others need not be made.
+    fn is_decided(&self) -> bool {
+        if self.any {
+            self.passed.is_some()
+        } else {
+            self.refused.is_some()
+        }
+    }
+
+    fn add(&mut self, result: Result<Granted, Refusal>) {
+        match result {
+            Ok(granted) => self.passed = Some(granted),
+            Err(refused) => self.refused = Some(refused),
+        }
+    }
+
+    fn result(self) -> Result<Granted, Refusal> {
+        match (self.passed, self.refused) {
+            (Some(passed), Some(_)) if self.any => Ok(passed),
+            (_, Some(refused)) => Err(refused),
+            (passed, None) => Ok(passed.unwrap_or_default()),
+        }
+    }
+}
+
+impl<C: Connect> Exchange<C> {
+    /// Whether the client may ask.
+    ///
+    /// # Errors
+    /// It may not.
+    pub(crate) async fn access(&mut self, forward: &Forward) -> Result<Granted, Refusal> {
+        self.limits(forward)?;
+        let access = &forward.location.settings.access;
+        let mut checks = Checks {
+            any: access.any,
+            passed: None,
+            refused: None,
+        };
+        if forward.source_denied {
+            checks.add(Err(StatusCode::FORBIDDEN.into()));
+        } else if !access.allow.is_empty() || !access.deny.is_empty() {
+            checks.add(Ok(Granted::default()));
+        }
+        if let Some(basic) = &access.basic
+            && !checks.is_decided()
+        {
+            checks.add(Box::pin(self.basic(forward, basic)).await);
+        }
+        if let Some(external) = &access.external
+            && !checks.is_decided()
+        {
+            // What is seldom is not to make every request's future large.
+            checks.add(Box::pin(self.external(forward, external)).await);
+        }
+        checks.result()
+    }
+
+    /// How often the client may ask (`limit-*`).
+    fn limits(&mut self, forward: &Forward) -> Result<(), Refusal> {
+        let location = &forward.location;
+        let limits = &location.settings.limits;
+        let proxy = &self.visit.proxy;
+        let remote = forward.asked.remote;
+        let admitted = proxy
+            .limiter
+            .admit(&location.uid, limits, remote, proxy.clock());
+        match admitted {
+            Ok(admitted) => {
+                self.entry.admitted = Some(admitted);
+                Ok(())
+            }
+            Err(refused) => {
+                self.entry.record.limited = Some(refused);
+                let options = self.options();
+                Err(match refused {
+                    Refused::Requests => options.rate_status.into(),
+                    Refused::Connections => options.connections_status.into(),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_them_or_any_of_them() {
+        let (yes, no) = (true, false);
+        // satisfy, results, whether the client may ask (ngx_http_core_access_phase).
+        let cases: &[(bool, &[bool], bool)] = &[
+            (no, &[], yes),
+            (no, &[yes], yes),
+            (no, &[no], no),
+            (no, &[yes, no], no),
+            (no, &[no, yes], no),
+            (yes, &[], yes),
+            (yes, &[no], no),
+            (yes, &[yes, no], yes),
+            (yes, &[no, yes], yes),
+            (yes, &[no, no, yes], yes),
+            (yes, &[no, no], no),
+        ];
+        for (any, results, expected) in cases {
+            let mut checks = Checks {
+                any: *any,
+                passed: None,
+                refused: None,
+            };
+            for result in *results {
+                if !checks.is_decided() {
+                    checks.add(match result {
+                        true => Ok(Granted::default()),
+                        false => Err(StatusCode::FORBIDDEN.into()),
+                    });
+                }
+            }
+            assert_eq!(checks.result().is_ok(), *expected, "{any} {results:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Another server is asked whether a client may ask (`auth-url`): with the head of its request, and
+//! without the body (nginx.tmpl of ingress-nginx, the location of an `$authPath`).
+
+use http::{
+    HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
+    header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
+};
+use lb_route::{
+    action::Forward,
+    context::Context,
+    settings::{ExternalAuth, UpstreamTls},
+    variables::escaped,
+};
+
+use crate::{
+    access::{Cookies, Granted},
+    answer::Refusal,
+    exchange::Exchange,
+    headers,
+    upstream::{Connect, Download, Question, Target},
+};
+
+impl<C: Connect> Exchange<C> {
+    /// Whether the server lets the client ask.
+    ///
+    /// # Errors
+    /// It does not, or does not say so.
+    pub(super) async fn external(
+        &mut self,
+        forward: &Forward,
+        settings: &ExternalAuth,
+    ) -> Result<Granted, Refusal> {
+        let context = self.entry.record.context(forward);
+        let answer = match self.ask_server(forward, settings, &context).await {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                body.discard().await;
+                Response::from_parts(head, ())
+            }
+            Err(error) => {
+                let ingress = &forward.location.ingress;
+                tracing::warn!(%ingress, %error, "the server of auth-url does not answer");
+                return Err(StatusCode::INTERNAL_SERVER_ERROR.into());
+            }
+        };
+        if !answer.status().is_success() {
+            return Err(refusal(settings, &context, &answer));
+        }
+        let wanted = settings.response_headers.iter();
+        let found = wanted.map(|name| (name.clone(), answer.headers().get(name).cloned()));
+        Ok(Granted {
+            headers: found.collect(),
+            cookies: Cookies {
+                values: answer
+                    .headers()
+                    .get_all(SET_COOKIE)
+                    .iter()
+                    .cloned()
+                    .collect(),
+                always: settings.always_set_cookie,
+            },
+        })
+    }
+
+    async fn ask_server(
+        &self,
+        forward: &Forward,
+        settings: &ExternalAuth,
+        context: &Context<'_>,
+    ) -> Result<Response<Download<C>>, String> {
+        let url = settings.url.fill(context);
+        let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+        let question = self.question(forward, settings, &uri, context);
+        let target = self.server(&uri).await?;
+        let pool = &self.visit.proxy.pool;
+        let patience = &forward.location.settings.upstream;
+        let answer = pool.question(target, &question, patience).await;
+        answer.map_err(|failed| format!("{url}: {:?}", failed.what))
+    }
+
+    /// Where the server is.
+    async fn server(&self, uri: &Uri) -> Result<Target<C::Tls>, String> {
+        let host = uri.host().ok_or_else(|| format!("{uri} has no host"))?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let proxy = &self.visit.proxy;
+        let addresses = proxy.names.resolve(host, port).await;
+        let addresses = addresses.map_err(|error| format!("{host}: {error}"))?;
+        let address = *addresses
+            .first()
+            .ok_or_else(|| format!("{host} has no address"))?;
+        // `proxy_ssl_server_name on`, and nothing is verified.
+        let wanted = UpstreamTls {
+            name: Some(host.to_owned()),
+            server_name: true,
+            ..UpstreamTls::default()
+        };
+        let tls = https.then(|| proxy.pool.connector().tls(&wanted, None, false, host));
+        let tls = tls
+            .transpose()
+            .map_err(|error| format!("{host}: {error}"))?;
+        Ok(Target {
+            address,
+            h2: false,
+            tls,
+        })
+    }
+
+    fn question(
+        &self,
+        forward: &Forward,
+        settings: &ExternalAuth,
+        uri: &Uri,
+        context: &Context<'_>,
+    ) -> Question {
+        let record = &self.entry.record;
+        let underscores = self.options().client.underscores;
+        let mut headers = headers::passed(&record.headers, underscores, 16);
+        headers.remove("x-forwarded-proto");
+        let target = record.head().target();
+        let host = record.head().authority().unwrap_or_default();
+        let scheme = if record.client.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let asked = format!("{scheme}://{host}{target}");
+        let remote = forward.asked.remote.to_string();
+        let redirect = settings.request_redirect.as_ref();
+        let redirect = redirect.map_or_else(|| target.to_owned(), |to| to.fill(context));
+        let set: [(&str, &str); 7] = [
+            ("x-request-id", &forward.asked.request_id),
+            ("x-original-url", &asked),
+            ("x-original-method", record.method.as_str()),
+            ("x-sent-from", "nginx-ingress-controller"),
+            ("x-real-ip", &remote),
+            ("x-forwarded-for", chain(forward).unwrap_or(&remote)),
+            ("x-auth-request-redirect", &redirect),
+        ];
+        let with_method: &[(&str, &str)] = match settings.method {
+            Some(_) => &[
+                ("x-original-uri", target),
+                ("x-scheme", &forward.asked.scheme),
+            ],
+            None => &[],
+        };
+        for (name, value) in set.iter().chain(with_method) {
+            // What came in a header, or in a target, can stand in one; the names are valid.
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<HeaderName>(), HeaderValue::from_str(value))
+            {
+                headers.insert(name, value);
+            }
+        }
+        for (name, value) in &forward.location.auth_headers {
+            headers.insert(name, value.clone());
+        }
+        if let Ok(host) = HeaderValue::from_str(&settings.host) {
+            headers.insert(HOST, host);
+        }
+        let path = uri.path_and_query().cloned();
+        Question {
+            method: settings.method.clone().unwrap_or(Method::GET),
+            uri: path.map_or(Uri::from_static("/"), Uri::from),
+            headers,
+        }
+    }
+}
+
+/// `X-Forwarded-For`, as the backend gets it.
+fn chain(forward: &Forward) -> Option<&str> {
+    let mut headers = forward.headers.iter();
+    let (_, value) = headers.find(|(name, _)| *name == "x-forwarded-for")?;
+    value.as_ref()?.to_str().ok()
+}
+
+/// What a client gets that may not ask. Other answers of the server than 401 and 403 are errors
+/// (`ngx_http_auth_request_handler`).
+fn refusal(settings: &ExternalAuth, context: &Context<'_>, answer: &Response<()>) -> Refusal {
+    let status = answer.status();
+    let of = |name: HeaderName| {
+        let values = answer.headers().get_all(&name).iter();
+        let pairs = values.map(|value| (name.clone(), value.clone()));
+        pairs.collect::<Vec<_>>()
+    };
+    if status == StatusCode::UNAUTHORIZED {
+        if let Some(location) = signin(settings, context) {
+            let mut headers = of(SET_COOKIE);
+            headers.push((LOCATION, location));
+            return Refusal {
+                status: StatusCode::FOUND,
+                headers,
+            };
+        }
+        let mut headers = of(WWW_AUTHENTICATE);
+        if settings.always_set_cookie {
+            headers.extend(of(SET_COOKIE));
+        }
+        return Refusal { status, headers };
+    }
+    if status == StatusCode::FORBIDDEN {
+        let headers = if settings.always_set_cookie {
+            of(SET_COOKIE)
+        } else {
+            Vec::new()
+        };
+        return Refusal { status, headers };
+    }
+    StatusCode::INTERNAL_SERVER_ERROR.into()
+}
+
+/// Where a client signs in, with what it asked for (`buildAuthSignURL`).
+fn signin(settings: &ExternalAuth, context: &Context<'_>) -> Option<HeaderValue> {
+    let template = settings.signin.as_ref()?;
+    let mut url = template.fill(context);
+    let parameter = &settings.signin_redirect_param;
+    let query = url.split_once('?').map(|(_, query)| query);
+    let there = query.is_some_and(|query| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.any(|(name, value)| name == parameter && !value.is_empty())
+    });
+    if !there {
+        let joint = if query.is_some() { '&' } else { '?' };
+        let scheme = &context.asked.scheme;
+        let host = context.head.authority().unwrap_or_default();
+        let target = escaped(context.head.target());
+        url.push_str(&format!("{joint}{parameter}={scheme}://{host}{target}"));
+    }
+    HeaderValue::from_str(&url).ok()
+}

@@ -1,0 +1,337 @@
+//! Listeners that come and go, and the connections that they accept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::{JoinError, JoinHandle, JoinSet},
+    time,
+};
+
+/// How long nothing is accepted when the process or the machine has no more files or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Settings of listeners.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Connections at once; what is beyond waits in the kernel (`max-worker-connections` of
+    /// ingress-nginx, 16384).
+    pub connections: usize,
+    /// Connections that wait in the kernel until they are accepted, of each listener.
+    pub backlog: i32,
+    /// Whether another process of the same user may listen too: its successor.
+    pub reuse_port: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections: 16384,
+            backlog: 4096,
+            reuse_port: false,
+        }
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Who dialled.
+    pub remote: SocketAddr,
+    /// What was dialled.
+    pub local: SocketAddr,
+}
+
+/// Tells a connection when it has to come to its end.
+#[derive(Clone, Debug)]
+pub struct Drain(watch::Receiver<bool>);
+
+impl Drain {
+    /// Whether it has to end.
+    pub fn is_near(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Waits until it has to end.
+    pub async fn comes(&mut self) {
+        // A listener without an owner drains as well.
+        let _ = self.0.wait_for(|drains| *drains).await;
+    }
+}
+
+/// An address that cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} cannot be listened at: {error}; free it, or give another one")]
+pub struct Refused {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Listeners whose connections one handler serves.
+#[derive(Debug)]
+pub struct Listeners {
+    handler: Handler,
+    options: Options,
+    room: Arc<Semaphore>,
+    served: Arc<AtomicUsize>,
+    open: BTreeMap<SocketAddr, Open>,
+    closed: Vec<JoinHandle<()>>,
+}
+
+/// A listener, and the connections that it has accepted.
+#[derive(Debug)]
+struct Open {
+    local: SocketAddr,
+    drain: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Serves a connection to its end.
+#[derive(Clone)]
+struct Handler(Arc<dyn Fn(TcpStream, Peer, Drain) -> Connection + Send + Sync>);
+type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+impl Listeners {
+    /// None yet; `handler` serves a connection until its end.
+    pub fn new<H, F>(handler: H, options: Options) -> Self
+    where
+        H: Fn(TcpStream, Peer, Drain) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let boxed = move |stream, peer, drain| Box::pin(handler(stream, peer, drain)) as Connection;
+        Self {
+            handler: Handler(Arc::new(boxed)),
+            room: Arc::new(Semaphore::new(options.connections)),
+            options,
+            served: Arc::default(),
+            open: BTreeMap::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Listens at these addresses and at no others. A listener that goes drains its
+    /// connections; those of the others do not notice.
+    ///
+    /// Needs a runtime of tokio. Returns which addresses cannot be listened at: they are tried
+    /// again by the next call.
+    pub fn set(&mut self, addresses: &BTreeSet<SocketAddr>) -> Vec<Refused> {
+        self.closed.retain(|task| !task.is_finished());
+        let gone = self
+            .open
+            .extract_if(.., |address, _| !addresses.contains(address));
+        self.closed.extend(gone.map(|(_, open)| open.close()));
+        let mut refused = Vec::new();
+        for address in addresses {
+            if self.open.contains_key(address) {
+                continue;
+            }
+            match self.listen(*address) {
+                Ok(open) => {
+                    self.open.insert(*address, open);
+                }
+                Err(error) => {
+                    let address = *address;
+                    refused.push(Refused { address, error });
+                }
+            }
+        }
+        refused
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<Open> {
+        let listener = bind(address, self.options)?;
+        let local = listener.local_addr()?;
+        let (drain, drains) = watch::channel(false);
+        let accepting = Accepting {
+            handler: self.handler.clone(),
+            room: self.room.clone(),
+            served: self.served.clone(),
+            drain: Drain(drains),
+            connections: JoinSet::new(),
+        };
+        let task = tokio::spawn(accepting.run(listener));
+        Ok(Open { local, drain, task })
+    }
+
+    /// Where it listens: with the port that the kernel chose, where 0 was asked for.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.open.values().map(|open| open.local)
+    }
+
+    /// Connections that are served now.
+    pub fn connections(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Stops listening, tells connections, and waits for their end. Returns how many are cut
+    /// because they take longer than that.
+    pub async fn drain(mut self, within: Duration) -> usize {
+        let open = std::mem::take(&mut self.open);
+        let mut tasks = std::mem::take(&mut self.closed);
+        tasks.extend(open.into_values().map(Open::close));
+        let end = time::Instant::now() + within;
+        for task in &mut tasks {
+            // A task that panicked has dropped its connections.
+            let _ = time::timeout_at(end, task).await;
+        }
+        let cut = self.connections();
+        tasks.iter().for_each(JoinHandle::abort);
+        cut
+    }
+}
+
+impl Open {
+    fn close(self) -> JoinHandle<()> {
+        self.drain.send_replace(true);
+        self.task
+    }
+}
+
+/// Counts a connection while it lives.
+struct Served(Arc<AtomicUsize>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Accepting {
+    handler: Handler,
+    room: Arc<Semaphore>,
+    served: Arc<AtomicUsize>,
+    drain: Drain,
+    connections: JoinSet<()>,
+}
+
+impl Accepting {
+    /// Accepts until the drain, and waits for the connections.
+    async fn run(mut self, listener: TcpListener) {
+        let mut drain = self.drain.clone();
+        let mut short = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = drain.comes() => break,
+                Some(ended) = self.connections.join_next() => {
+                    tell(ended);
+                    continue;
+                }
+                accepted = accept(&listener, &self.room) => accepted,
+            };
+            match accepted {
+                Ok((stream, peer, permit)) => {
+                    short = false;
+                    let served = self.count();
+                    let connection = (self.handler.0)(stream, peer, self.drain.clone());
+                    self.connections.spawn(async move {
+                        let _counted = (served, permit);
+                        connection.await;
+                    });
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    if !short {
+                        tracing::warn!(%error, "no connection can be accepted; trying again: raise the limit of open files, or lower that of connections");
+                    }
+                    short = true;
+                    time::sleep(PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        while let Some(ended) = self.connections.join_next().await {
+            tell(ended);
+        }
+    }
+
+    fn count(&self) -> Served {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Served(self.served.clone())
+    }
+}
+
+/// A connection's end that is none of its own.
+fn tell(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection ended by a fault of the proxy");
+    }
+}
+
+type Accepted = (TcpStream, Peer, tokio::sync::OwnedSemaphorePermit);
+
+/// Waits for room, then for a connection.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let permit = room.clone().acquire_owned().await;
+    // Nobody closes the semaphore.
+    let permit = permit.map_err(io::Error::other)?;
+    let (stream, remote) = listener.accept().await?;
+    // Answers are written whole; nothing is gained by waiting for more.
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    Ok((stream, Peer { remote, local }, permit))
+}
+
+/// Whether an error is of one connection that broke before it was accepted (accept(2): those
+/// are to be treated like "nothing there yet").
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, InvalidInput,
+        NetworkDown, NetworkUnreachable, NotConnected, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            // Options of a connection that is gone.
+            | InvalidInput
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | PermissionDenied
+    )
+}
+
+/// A listening socket; of IPv6 alone, where the address is, so that `[::]` and `0.0.0.0` go
+/// together.
+fn bind(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a predecessor that linger keep no address.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What counts for all connections and requests alike.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use lb_route::{
+    Table,
+    globals::{Client, Globals, Pool},
+};
+
+/// Settings of the whole proxy: those of the ConfigMap that the data path reads itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections of clients.
+    pub client: Client,
+    /// How long a client may take between two reads of an answer (`send_timeout` of nginx, which
+    /// has no key in the ConfigMap).
+    pub send_timeout: Duration,
+    /// Connections to endpoints.
+    pub pool: Pool,
+    /// Value of `Server` in answers; `None` for none at all, unless `backend_server`.
+    pub server: Option<HeaderValue>,
+    /// Whether `Server` of a backend goes to the client.
+    pub backend_server: bool,
+    /// Headers of backends that clients do not get.
+    pub hidden: Vec<HeaderName>,
+    /// Headers that every answer has.
+    pub answer_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `Strict-Transport-Security`, for hosts with a certificate.
+    pub hsts: Option<HeaderValue>,
+    /// Status of requests that come too fast.
+    pub rate_status: StatusCode,
+    /// Status of requests of which there are too many at once.
+    pub connections_status: StatusCode,
+}
+
+/// What stands in `Server`, where that is wanted.
+const SERVER: HeaderValue = HeaderValue::from_static("bascule");
+
+impl From<&Globals> for Options {
+    fn from(globals: &Globals) -> Self {
+        Self {
+            client: globals.client.clone(),
+            send_timeout: Duration::from_secs(60),
+            pool: globals.pool.clone(),
+            server: globals.headers.server.then_some(SERVER),
+            backend_server: globals.headers.backend_server,
+            hidden: globals.headers.hidden.clone(),
+            answer_headers: Vec::new(),
+            hsts: globals.tls.hsts.header(),
+            rate_status: globals.rate_status,
+            connections_status: globals.connections_status,
+        }
+    }
+}
+
+impl From<&Table> for Options {
+    fn from(table: &Table) -> Self {
+        Self {
+            answer_headers: table.answer_headers().to_vec(),
+            ..Self::from(&**table.globals())
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::from(&Globals::default())
+    }
+}

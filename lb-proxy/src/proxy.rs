@@ -1,0 +1,160 @@
+//! The proxy as a whole.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use lb_route::{
+    Table,
+    action::{Action, Endpoints, Upstream},
+    limits::Limiter,
+    request::{Client, Head},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use crate::{
+    choose::Averages,
+    client::{self, Draining, Peer},
+    options::Options,
+    record::Observe,
+    upstream::{Connect, Names, Pool},
+};
+
+/// Says what becomes of requests.
+pub trait Decide: Send + Sync + 'static {
+    /// What becomes of a request.
+    fn decide(&self, head: &Head<'_>, client: &Client) -> Action;
+    /// The upstream of a name.
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>>;
+    /// Whether a host, with or without a port, has a certificate.
+    fn has_certificate(&self, host: &str) -> bool;
+}
+
+impl Decide for Table {
+    fn decide(&self, head: &Head<'_>, client: &Client) -> Action {
+        self.decide(head, client)
+    }
+
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.upstream(name).cloned()
+    }
+
+    fn has_certificate(&self, host: &str) -> bool {
+        let name = lb_route::host::normal(host);
+        let host = name.and_then(|name| self.host(&name));
+        host.is_some_and(|host| host.certificate.is_some())
+    }
+}
+
+/// The table of the time of the request.
+impl<D: Decide> Decide for ArcSwap<D> {
+    fn decide(&self, head: &Head<'_>, client: &Client) -> Action {
+        self.load().decide(head, client)
+    }
+
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.load().upstream(name)
+    }
+
+    fn has_certificate(&self, host: &str) -> bool {
+        self.load().has_certificate(host)
+    }
+}
+
+/// The data path: serves connections of clients.
+pub struct Proxy<C: Connect> {
+    pub(crate) decide: Arc<dyn Decide>,
+    pub(crate) observe: Arc<dyn Observe>,
+    pub(crate) pool: Arc<Pool<C>>,
+    pub(crate) names: Names,
+    pub(crate) limiter: Limiter,
+    pub(crate) averages: Averages,
+    pub(crate) draining: Draining,
+    connections: AtomicU64,
+    beginning: Instant,
+}
+
+impl<C: Connect> Proxy<C> {
+    /// With its settings, what becomes of requests, who hears of them, and how endpoints are
+    /// reached.
+    pub fn new(
+        options: Options,
+        decide: Arc<dyn Decide>,
+        observe: Arc<dyn Observe>,
+        connect: C,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            pool: Arc::new(Pool::new(connect, options)),
+            decide,
+            observe,
+            names: Names::default(),
+            limiter: Limiter::default(),
+            averages: Averages::default(),
+            beginning: Instant::now(),
+            draining: Draining::default(),
+            connections: AtomicU64::new(0),
+        })
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve<Io>(self: Arc<Self>, io: Io, peer: Peer)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let phase = self.draining.subscribe();
+        client::serve(self, io, peer, phase).await;
+    }
+
+    /// Looks after the connections to endpoints that wait for requests. It does not end; as long
+    /// as it does not run, those stay that endpoints have closed.
+    pub async fn tend(&self) {
+        self.pool.tend().await;
+    }
+
+    /// There is another table: what is known of endpoints and Ingresses that are gone is
+    /// forgotten, and connections that wait for them are closed.
+    pub fn adapt(&self, table: &Table) {
+        let mut there = HashSet::new();
+        for upstream in table.upstreams() {
+            match &upstream.endpoints {
+                Endpoints::At(addresses) => there.extend(addresses.iter().copied()),
+                // Below.
+                Endpoints::Named(..) => {}
+            }
+        }
+        let is_there = |address: &_| there.contains(address) || self.names.has(address.ip());
+        self.pool.keep(is_there);
+        self.averages.keep(table.upstreams(), self.clock());
+        self.pool.set_options(table.into());
+    }
+
+    /// How many connections to endpoints wait for requests.
+    pub fn waiting(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Ends the connections after the requests that they are at; those that have not ended in
+    /// time are closed (`worker-shutdown-timeout`). Whether there were none.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        self.draining.drain(patience).await
+    }
+
+    /// Since the beginning.
+    pub(crate) fn clock(&self) -> Duration {
+        self.beginning.elapsed()
+    }
+
+    /// Numbers from 1.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Relaxed) + 1
+    }
+}

@@ -1,0 +1,344 @@
+//! The whole proxy: listeners, what they speak, and the table of the moment.
+
+mod view;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use lb_route::{
+    Table,
+    action::{Action, Answer, Endpoints, Upstream},
+    balance::round_robin,
+    globals::Globals,
+    request::{Client, Head},
+    settings::VerifyClient,
+};
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use view::Counter;
+pub use view::{Connections, View};
+
+use crate::{
+    Decide, Dial, Observe, Options, Peer, Protocol, Proxy,
+    listen::{self, Drain, Listeners},
+    proxy_protocol::{self, Header},
+    tls::{
+        accept::{self, Accepted, Acceptor, Passed},
+        certificates::Loaded,
+        hosts::{self, Certificates, Demand, Shows},
+    },
+};
+
+/// Where a proxy serves.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: BTreeSet<SocketAddr>,
+    /// HTTPS.
+    pub https: BTreeSet<SocketAddr>,
+}
+
+/// Why a proxy cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address is taken, or not there.
+    #[error(transparent)]
+    Listen(#[from] listen::Refused),
+    /// There is no certificate for hosts without one.
+    #[error("the certificate of hosts without one cannot be made: {0}")]
+    Certificate(String),
+}
+
+/// A proxy that serves.
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: [Listeners; 2],
+    tending: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves by a table, from now on.
+    ///
+    /// # Errors
+    /// It cannot serve at one of its addresses, or has no certificate to begin with.
+    pub fn start(
+        addresses: &Addresses,
+        table: Arc<Table>,
+        observe: Arc<dyn Observe>,
+    ) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(table, observe)?);
+        let options = listen::Options::default();
+        let of_http = shared.clone();
+        let of_https = shared.clone();
+        let plain = move |stream, peer, _: Drain| of_http.clone().plain(stream, peer);
+        let tls = move |stream, peer, _: Drain| of_https.clone().tls(stream, peer);
+        let mut http = Listeners::new(plain, options);
+        let mut https = Listeners::new(tls, options);
+        let refused = [http.set(&addresses.http), https.set(&addresses.https)];
+        if let Some(refused) = refused.into_iter().flatten().next() {
+            return Err(refused.into());
+        }
+        let tended = shared.clone();
+        Ok(Self {
+            tending: tokio::spawn(async move { tended.proxy.tend().await }),
+            listeners: [http, https],
+            shared,
+        })
+    }
+
+    /// From now on another table counts.
+    pub fn take(&self, table: Arc<Table>) {
+        self.shared.take(table);
+    }
+
+    /// What can be seen of it.
+    pub fn view(&self) -> View {
+        View(self.shared.clone())
+    }
+
+    /// Ends: nothing is accepted any more, and requests have their time to end
+    /// (`worker-shutdown-timeout`).
+    pub async fn end(self) {
+        let patience = self.shared.table.load().globals().drain;
+        let [http, https] = self.listeners;
+        tokio::join!(
+            self.shared.proxy.drain(patience),
+            http.drain(patience),
+            https.drain(patience),
+        );
+        self.tending.abort();
+    }
+}
+
+/// What the handlers of connections share.
+struct Shared {
+    proxy: Arc<Proxy<Dial>>,
+    table: Arc<ArcSwap<Table>>,
+    certificates: Arc<ArcSwap<Certificates>>,
+    acceptor: Acceptor,
+    /// The certificate of hosts without one, if there is no other.
+    fallback: Arc<Loaded>,
+    /// Connections of HTTP, and of HTTPS.
+    connections: [Counter; 2],
+    /// Connections whose PROXY protocol was none.
+    unintroduced: AtomicU64,
+}
+
+/// What becomes of requests: by the table and the certificates of the moment.
+struct Current {
+    table: Arc<ArcSwap<Table>>,
+    certificates: Arc<ArcSwap<Certificates>>,
+}
+
+impl Decide for Current {
+    fn decide(&self, head: &Head<'_>, client: &Client) -> Action {
+        // An authority of clients that cannot be read: ingress-nginx answers 403 to all.
+        let name = head.authority().and_then(lb_route::host::normal);
+        let certificates = self.certificates.load();
+        let is_closed = name.is_some_and(|name| certificates.auth_error(&name).is_some());
+        match is_closed {
+            true => Action::Answer(Answer {
+                status: StatusCode::FORBIDDEN,
+                headers: Vec::new(),
+                location: None,
+            }),
+            false => self.table.load().decide(head, client),
+        }
+    }
+
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.table.load().upstream(name).cloned()
+    }
+
+    fn has_certificate(&self, host: &str) -> bool {
+        Decide::has_certificate(&**self.table.load(), host)
+    }
+}
+
+impl Shared {
+    fn new(table: Arc<Table>, observe: Arc<dyn Observe>) -> Result<Self, Error> {
+        let fallback =
+            Loaded::self_signed().map_err(|error| Error::Certificate(error.to_string()))?;
+        let fallback = Arc::new(fallback);
+        let certificates = certificates(None, &table, &fallback);
+        let certificates = Arc::new(ArcSwap::from_pointee(certificates));
+        let options = Options::from(&*table);
+        let table = Arc::new(ArcSwap::new(table));
+        let current = Current {
+            table: table.clone(),
+            certificates: certificates.clone(),
+        };
+        Ok(Self {
+            proxy: Proxy::new(options, Arc::new(current), observe, Dial::default()),
+            acceptor: Acceptor::new(certificates.clone(), accept::TIMEOUT),
+            table,
+            certificates,
+            fallback,
+            connections: Default::default(),
+            unintroduced: AtomicU64::new(0),
+        })
+    }
+
+    /// From now on another table counts. Certificates come first: a host that asks for those of
+    /// its clients must not be served before it can.
+    fn take(&self, table: Arc<Table>) {
+        let previous = self.certificates.load();
+        let certificates = certificates(Some(&previous), &table, &self.fallback);
+        self.certificates.store(Arc::new(certificates));
+        self.table.store(table.clone());
+        self.proxy.adapt(&table);
+    }
+
+    /// A connection that may begin with the PROXY protocol: who the client is, and what port it
+    /// dialled.
+    async fn introduced(
+        &self,
+        stream: &mut TcpStream,
+        peer: listen::Peer,
+    ) -> io::Result<listen::Peer> {
+        let table = self.table.load();
+        let client = &table.globals().client;
+        if !client.proxy_protocol {
+            return Ok(peer);
+        }
+        let patience = client.proxy_protocol_timeout;
+        drop(table);
+        match proxy_protocol::read(stream, patience).await {
+            Ok(Header::Forwarded {
+                source,
+                destination,
+            }) => Ok(listen::Peer {
+                remote: source,
+                local: destination,
+            }),
+            Ok(Header::Local) => Ok(peer),
+            Err(error) => {
+                self.unintroduced.fetch_add(1, Ordering::Relaxed);
+                Err(io::Error::other(error))
+            }
+        }
+    }
+
+    async fn plain(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) {
+        let _open = self.connections[0].open();
+        tell(peer, self.http(stream, peer).await);
+    }
+
+    async fn tls(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) {
+        let _open = self.connections[1].open();
+        tell(peer, self.https(stream, peer).await);
+    }
+
+    async fn http(&self, mut stream: TcpStream, peer: listen::Peer) -> io::Result<()> {
+        let peer = self.introduced(&mut stream, peer).await?;
+        let peer = Peer {
+            address: peer.remote,
+            port: peer.local.port(),
+            tls: None,
+            protocol: Protocol::Tell,
+        };
+        self.proxy.clone().serve(stream, peer).await;
+        Ok(())
+    }
+
+    async fn https(&self, mut stream: TcpStream, peer: listen::Peer) -> io::Result<()> {
+        let peer = self.introduced(&mut stream, peer).await?;
+        let accepted = self.acceptor.accept(stream).await;
+        let established = match accepted.map_err(io::Error::other)? {
+            Accepted::Tls(established) => established,
+            Accepted::Passed(passed) => return self.pass(passed).await,
+        };
+        let peer = Peer {
+            address: peer.remote,
+            port: peer.local.port(),
+            tls: Some(established.tls),
+            protocol: match established.http2 {
+                true => Protocol::Http2,
+                false => Protocol::Http1,
+            },
+        };
+        self.proxy.clone().serve(established.stream, peer).await;
+        Ok(())
+    }
+
+    /// Carries a connection to the backend whose TLS it is (`ssl-passthrough`).
+    async fn pass(&self, passed: Passed<TcpStream>) -> io::Result<()> {
+        let endpoint = self.endpoint_of(&passed.host);
+        let endpoint = endpoint.ok_or_else(|| {
+            let host = &passed.host;
+            io::Error::other(format!(
+                "the backend of {host}, whose TLS it is, has no endpoint"
+            ))
+        })?;
+        let backend = TcpStream::connect(endpoint).await?;
+        passed.tunnel(backend).await.map(drop)
+    }
+
+    fn endpoint_of(&self, host: &str) -> Option<SocketAddr> {
+        let table = self.table.load();
+        let name = lb_route::host::normal(host)?;
+        let upstream = table.upstream(table.host(&name)?.passthrough.as_ref()?)?;
+        let Endpoints::At(endpoints) = &upstream.endpoints else {
+            return None;
+        };
+        let turn = upstream.turn.fetch_add(1, Ordering::Relaxed);
+        round_robin(endpoints, turn, &[])
+    }
+}
+
+/// Says why a connection has ended before its first request.
+fn tell(peer: listen::Peer, ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(client = %peer.remote, %error, "a connection ended");
+    }
+}
+
+/// The certificates of the hosts of a table.
+fn certificates(
+    previous: Option<&Certificates>,
+    table: &Table,
+    fallback: &Arc<Loaded>,
+) -> Certificates {
+    let hosts = table.hosts().map(|(name, host)| hosts::Host {
+        name,
+        shows: match (&host.passthrough, &host.certificate) {
+            (Some(_), _) => Shows::Backend,
+            (
+                None,
+                Some(lb_route::Certificate {
+                    data: Some(data), ..
+                }),
+            ) => Shows::Secret(data.clone()),
+            (None, _) => Shows::Default,
+        },
+        demand: host.client_cert.as_ref().and_then(|authority| {
+            let settings = &authority.settings;
+            (settings.verify != VerifyClient::Off).then(|| Demand {
+                secret: authority.data.clone(),
+                depth: settings.depth,
+            })
+        }),
+    });
+    let default = (table.default_certificate(), fallback);
+    Certificates::build(previous, &tls_options(table.globals()), default, hosts)
+}
+
+fn tls_options(globals: &Globals) -> hosts::Options {
+    hosts::Options {
+        http2: globals.client.http2,
+        tls12: globals.tls.v12,
+        tls13: globals.tls.v13,
+        tickets: globals.tls.tickets,
+        reject_unknown: globals.tls.reject,
+        ..hosts::Options::default()
+    }
+}
