@@ -136,6 +136,8 @@ pub struct Service {
     pub topology_mode: Option<String>,
     /// Label `service.kubernetes.io/service-proxy-name`: another proxy serves it.
     pub proxy_name: Option<String>,
+    /// `spec.externalName`, if that is its type: for requests, not for packets.
+    pub external_name: Option<Box<str>>,
 }
 
 /// One of `spec.ports`.

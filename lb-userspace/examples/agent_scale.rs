@@ -72,7 +72,9 @@ fn resident() -> f64 {
 }
 
 fn object(text: &str, interner: &Interner) -> Object {
-    manifest::parse(text, interner).objects.remove(0)
+    manifest::parse(text, &Kind::AGENT, interner)
+        .objects
+        .remove(0)
 }
 
 fn setup(shared: &Shared, servers: Servers) -> io::Result<Setup<Nowhere>> {
@@ -118,7 +120,7 @@ fn main() -> io::Result<()> {
         resident(),
         start.elapsed()
     );
-    Kind::ALL
+    Kind::AGENT
         .into_iter()
         .for_each(|k| core.take(Input::Change(Change::Done(k))));
     let start = Instant::now();

@@ -3,8 +3,9 @@
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use lb_plan::model::{EndpointSlice, Service, ServiceKey};
+use lb_route::input::{Data, Ingress};
 
-/// The kinds of objects that the agent reads.
+/// The kinds of objects that are read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
     /// `v1` Service.
@@ -13,11 +14,28 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Node.
     Node,
+    /// `networking.k8s.io/v1` Ingress.
+    Ingress,
+    /// `networking.k8s.io/v1` IngressClass.
+    IngressClass,
+    /// `v1` Secret.
+    Secret,
+    /// `v1` ConfigMap.
+    ConfigMap,
 }
 
 impl Kind {
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+    /// Those that the agent reads.
+    pub const AGENT: [Self; 3] = [Self::Service, Self::EndpointSlice, Self::Node];
+    /// Those that the proxy reads.
+    pub const PROXY: [Self; 6] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Ingress,
+        Self::IngressClass,
+        Self::Secret,
+        Self::ConfigMap,
+    ];
 
     /// The kind's name in manifests.
     pub const fn name(self) -> &'static str {
@@ -25,6 +43,10 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Node => "Node",
+            Self::Ingress => "Ingress",
+            Self::IngressClass => "IngressClass",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 }
@@ -40,7 +62,7 @@ impl std::fmt::Display for Kind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; empty for a Node.
+    /// Its namespace; empty for a Node or an IngressClass.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
@@ -91,6 +113,37 @@ pub struct Node {
     pub leaving: bool,
 }
 
+/// An entry of `status.loadBalancer.ingress`; what is empty is not there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Address {
+    /// `hostname`.
+    pub hostname: String,
+    /// `ip`.
+    pub ip: String,
+}
+
+/// An Ingress, and what says whether it is ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClassedIngress {
+    /// `spec.ingressClassName`.
+    pub class: Option<String>,
+    /// Annotation `kubernetes.io/ingress.class`.
+    pub annotated: Option<String>,
+    /// The Ingress; its mode is for its class to say.
+    pub ingress: Arc<Ingress>,
+    /// `status.loadBalancer.ingress`.
+    pub published: Vec<Address>,
+}
+
+impl ClassedIngress {
+    /// Whether they differ by their status at most.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.class == other.class
+            && self.annotated == other.annotated
+            && self.ingress == other.ingress
+    }
+}
+
 /// A change of endpoints that is measured until it is in the maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trigger {
@@ -110,6 +163,12 @@ pub enum Content {
     Slice(Arc<EndpointSlice>, Option<Trigger>),
     /// A Node.
     Node(Box<Node>),
+    /// An Ingress.
+    Ingress(Box<ClassedIngress>),
+    /// An IngressClass: its `spec.controller`.
+    IngressClass(String),
+    /// What a Secret or a ConfigMap holds.
+    Data(Arc<Data>),
     /// Nothing of the object can be used: its problems say why.
     Unusable,
 }

@@ -169,6 +169,14 @@ pub async fn serve(place: Place, hard_fail: bool, handler: Handler) -> anyhow::R
     }
 }
 
+/// Listens at an address, beside others of the same user.
+///
+/// # Errors
+/// It cannot be bound.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listener::listen(listener::bind(address)?)
+}
+
 /// Waits for the turn; `false` when it will never come.
 async fn comes(turn: &mut Option<Turn>) -> bool {
     match turn {

@@ -1,4 +1,4 @@
-//! The snapshot: every object as last seen, joined by service. Pure.
+//! The snapshot: every Service, EndpointSlice and Node as last seen, joined by service. Pure.
 //!
 //! Whatever the order of the changes, the same objects give the same snapshot.
 
@@ -11,6 +11,9 @@ use std::{
 use lb_plan::model::{EndpointSlice, Service, ServiceKey};
 
 use crate::change::{Change, Content, Kind, Node, Object, ObjectKey, ObjectProblem, Trigger};
+
+/// The kinds that are kept here: the first ones.
+const KINDS: usize = Kind::AGENT.len();
 
 /// Something with the number of the list in which it was last seen.
 #[derive(Debug)]
@@ -28,8 +31,8 @@ pub struct Store {
     owners: HashMap<(Arc<str>, Arc<str>), ServiceKey>,
     nodes: BTreeMap<Arc<str>, Seen<Node>>,
     problems: BTreeMap<ObjectKey, Seen<Vec<ObjectProblem>>>,
-    lists: [u32; 3],
-    synced: [bool; 3],
+    lists: [u32; KINDS],
+    synced: [bool; KINDS],
     generation: u64,
     touched: Touched,
 }
@@ -86,6 +89,7 @@ impl Store {
                 self.touched.nodes |= put_changed(&mut self.nodes, key.name, list, *node);
             }
             Content::Unusable => self.delete(&key),
+            Content::Ingress(_) | Content::IngressClass(_) | Content::Data(_) => {}
         }
         self.generation += 1;
     }
@@ -145,6 +149,7 @@ impl Store {
                 }
             }
             Kind::Node => self.touched.nodes |= self.nodes.remove(&key.name).is_some(),
+            Kind::Ingress | Kind::IngressClass | Kind::Secret | Kind::ConfigMap => {}
         }
         self.generation += 1;
     }
@@ -205,6 +210,7 @@ impl Store {
                 .filter(|(_, seen)| seen.list < list)
                 .map(|(name, _)| key(&"".into(), name))
                 .collect(),
+            Kind::Ingress | Kind::IngressClass | Kind::Secret | Kind::ConfigMap => Vec::new(),
         }
     }
 
@@ -220,14 +226,15 @@ impl Store {
         self.touched.problems |= self.problems.remove(key).is_some();
     }
 
-    /// Whether every kind has been listed completely at least once.
+    /// Whether every kind that the agent reads has been listed completely at least once.
     pub fn synced(&self) -> bool {
-        self.synced.iter().all(|s| *s)
+        self.unsynced().next().is_none()
     }
 
     /// The kinds that have not been listed completely yet.
     pub fn unsynced(&self) -> impl Iterator<Item = Kind> {
-        Kind::ALL.into_iter().filter(|k| !self.synced[*k as usize])
+        let kinds = Kind::AGENT.iter().copied();
+        kinds.filter(|k| !self.synced[*k as usize])
     }
 
     /// Counts the changes taken in.

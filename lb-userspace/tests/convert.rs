@@ -13,7 +13,7 @@ use lb_userspace::{
 };
 
 fn parse(text: &str) -> Parsed {
-    manifest::parse(text, &Interner::default())
+    manifest::parse(text, &Kind::AGENT, &Interner::default())
 }
 
 fn one(text: &str) -> Object {

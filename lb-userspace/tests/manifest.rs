@@ -1,12 +1,13 @@
 //! Files of manifests: documents, lists, and where an error is.
 
 use lb_userspace::{
+    change::Kind,
     intern::Interner,
     watch::manifest::{self, Parsed},
 };
 
 fn parse(text: &str) -> Parsed {
-    manifest::parse(text, &Interner::default())
+    manifest::parse(text, &Kind::AGENT, &Interner::default())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lb_userspace::{
 use proptest::prelude::*;
 
 fn object(text: &str) -> Object {
-    let mut parsed = manifest::parse(text, &Interner::default());
+    let mut parsed = manifest::parse(text, &Kind::AGENT, &Interner::default());
     assert_eq!(parsed.bad, []);
     parsed.objects.remove(0)
 }
@@ -178,12 +178,12 @@ fn an_unchanged_object_touches_nothing() {
         ),
         (1, 1, 1)
     );
-    for kind in Kind::ALL {
+    for kind in Kind::AGENT {
         store.apply(Change::Begin(kind));
     }
     store.apply(Change::Put(service(1, 1)));
     store.apply(Change::Put(slice(1, 1, 1)));
-    for kind in Kind::ALL {
+    for kind in Kind::AGENT {
         store.apply(Change::Done(kind));
     }
     assert!(!store.is_touched());
@@ -208,7 +208,7 @@ fn a_slice_that_changes_hands_touches_both_services() {
 #[test]
 fn synced_needs_every_kind() {
     let mut store = Store::new();
-    for (i, kind) in Kind::ALL.into_iter().enumerate() {
+    for (i, kind) in Kind::AGENT.into_iter().enumerate() {
         assert!(!store.synced());
         assert_eq!(store.unsynced().count(), 3 - i);
         store.apply(Change::Begin(kind));

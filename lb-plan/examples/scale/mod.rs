@@ -87,6 +87,7 @@ pub(crate) fn service(i: u32) -> Service {
         traffic_distribution: None,
         topology_mode: None,
         proxy_name: None,
+        external_name: None,
     }
 }
 

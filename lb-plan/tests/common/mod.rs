@@ -34,6 +34,7 @@ pub(crate) fn service(name: &str, cluster_ips: &[&str]) -> Service {
         traffic_distribution: None,
         topology_mode: None,
         proxy_name: None,
+        external_name: None,
     }
 }
 

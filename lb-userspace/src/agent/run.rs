@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    change::{Change, Notice},
+    change::{Change, Kind, Notice},
     config,
     health::{Health, service},
     http,
@@ -258,7 +258,7 @@ async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<(
     let follow = async {
         match source {
             Source::Dir(path) => {
-                Dir::new(&path).follow(tx).await;
+                Dir::new(&path, &Kind::AGENT).follow(tx).await;
                 Ok(())
             }
             Source::Cluster(settings) => reflect::follow(settings, tx).await,
@@ -271,7 +271,7 @@ async fn source(source: Source, inputs: mpsc::Sender<Input>) -> anyhow::Result<(
 
 /// Writes Events. Its end is not the agent's.
 async fn events(cluster: reflect::Settings, notices: mpsc::Receiver<Notice>) -> anyhow::Result<()> {
-    watch::events::write(cluster, notices).await;
+    watch::events::write(cluster, "bascule-agent", notices).await;
     std::future::pending().await
 }
 

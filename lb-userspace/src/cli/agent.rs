@@ -176,7 +176,7 @@ fn node_settings(resolved: &Resolved) -> anyhow::Result<node::Settings> {
 }
 
 /// Kubernetes' names are in lower case, host names need not be.
-fn host_name() -> anyhow::Result<String> {
+pub(super) fn host_name() -> anyhow::Result<String> {
     let path = "/proc/sys/kernel/hostname";
     let name = fs::read_to_string(path).with_context(|| format!("{path}: give --node-name"))?;
     Ok(name.trim().to_lowercase())

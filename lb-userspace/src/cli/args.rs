@@ -11,7 +11,9 @@ use super::{
     health::HealthArgs,
     kube_flags::KubeFlags,
     list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand},
+    migrate::MigrateCommand,
     monitor::MonitorArgs,
+    proxy::ProxyArgs,
     sysdump::SysdumpArgs,
     top::TopArgs,
 };
@@ -20,8 +22,7 @@ pub use crate::{
     log::LogFormat,
 };
 
-const EXIT_CODES: &str =
-    "Exit status: 0 success, 1 failure, 2 wrong usage, 3 degraded (`status` only).";
+const EXIT_CODES: &str = "Exit status: 0 success, 1 failure, 2 wrong usage, 3 something has to be seen to (`status`, `migrate`).";
 
 /// Kubernetes services balanced in the kernel.
 #[derive(Parser, Debug)]
@@ -110,6 +111,17 @@ What local sockets dial (see --socket-lb of the agent) is shown once, as a call 
 no capture: its packets go straight to the backend. One at a time; the datapath stops telling when this ends, however it ends. Needs root, or
 CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.")]
     Monitor(Box<MonitorArgs>),
+    /// Serve Ingresses, as ingress-nginx did: hosts, paths, TLS, and its annotations
+    #[command(after_help = "Examples:
+  bascule proxy --kubeconfig /etc/bascule/kubeconfig --configmap ingress-nginx/ingress-nginx-controller
+  bascule proxy --source ./manifests --http 127.0.0.1:8080 --https 127.0.0.1:8443
+
+Ingresses of the class whose controller is k8s.io/ingress-nginx are served as ingress-nginx does,
+those of bascule.dev/ingress as Kubernetes specifies. SIGTERM ends it when its requests are done.")]
+    Proxy(Box<ProxyArgs>),
+    /// Say what becomes of what another controller of Ingresses serves
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// Services as the maps have them
     #[command(subcommand)]
     Service(ServiceCommand),

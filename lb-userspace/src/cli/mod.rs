@@ -14,7 +14,9 @@ pub mod list_args;
 pub mod maglev;
 pub mod manual;
 pub mod maps;
+pub mod migrate;
 pub mod monitor;
+pub mod proxy;
 pub mod resolve;
 pub mod rows;
 mod secrets;
@@ -32,7 +34,8 @@ use args::{Cli, Command};
 use list_args::{AffinityCommand, BackendCommand, ConntrackCommand, MaglevCommand, ServiceCommand};
 use status::Verdict;
 
-/// Exit status of `bascule status` when something is not as it should be.
+/// Exit status of `bascule status` when something is not as it should be, and of `bascule migrate`
+/// when something has to be changed.
 const DEGRADED: u8 = 3;
 
 /// Runs the command line of the process.
@@ -51,7 +54,12 @@ pub fn main() -> ExitCode {
         Command::Cleanup { paths } => cleanup::run(paths).map(|()| ExitCode::SUCCESS),
         Command::Health(args) => health::run(args).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Migrate(command) => migrate::run(command).map(|needs_change| match needs_change {
+            true => ExitCode::from(DEGRADED),
+            false => ExitCode::SUCCESS,
+        }),
         Command::Monitor(args) => monitor::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Proxy(args) => proxy::run(args).map(|()| ExitCode::SUCCESS),
         Command::Status(view) => show::status(view).map(|verdict| match verdict {
             Verdict::Well => ExitCode::SUCCESS,
             Verdict::Degraded => ExitCode::from(DEGRADED),
@@ -114,7 +122,9 @@ fn list(command: &Command) -> anyhow::Result<()> {
         | Command::Cleanup { .. }
         | Command::Explain(_)
         | Command::Health(_)
+        | Command::Migrate(_)
         | Command::Monitor(_)
+        | Command::Proxy(_)
         | Command::Status(_)
         | Command::Manual { .. }
         | Command::Sysdump(_)

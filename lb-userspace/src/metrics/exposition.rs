@@ -67,8 +67,9 @@ impl Exposition {
 }
 
 /// OpenMetrics in the older format: there, `# TYPE` and `# HELP` name what the
-/// samples are named, and there are neither units nor an end.
-fn classic(openmetrics: &str) -> String {
+/// samples are named, and there are neither units nor an end; and a counter may be
+/// named without `_total`, which is of no known type in OpenMetrics.
+pub(crate) fn classic(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;
     for line in openmetrics.lines() {
@@ -79,7 +80,7 @@ fn classic(openmetrics: &str) -> String {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),
-                "unknown" => ("", "untyped"),
+                "unknown" => ("", "counter"),
                 kind => ("", kind),
             };
             if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {

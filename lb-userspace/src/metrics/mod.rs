@@ -4,7 +4,7 @@
 
 mod exposition;
 pub mod labels;
-mod process;
+pub(crate) mod process;
 pub mod readings;
 
 use std::{
@@ -24,6 +24,7 @@ use prometheus_client::{
 };
 
 pub use exposition::Exposition;
+pub(crate) use exposition::classic;
 pub use labels::{
     DeviceLabel, FamilyLabel, IpFamily, MapLabel, ModeLabel, PolicyLabel, ReasonLabel,
     TrafficPolicy,

@@ -12,19 +12,20 @@ use prometheus_client::{
 
 /// What `/proc` says about this process.
 #[derive(Clone, Copy, PartialEq, Debug)]
-struct Process {
+pub(crate) struct Process {
     /// Time on a CPU, in seconds.
-    cpu: f64,
+    pub(crate) cpu: f64,
     /// When it started, in seconds since 1970.
     started: f64,
-    /// Memory, in bytes: of addresses, and in use.
-    virtual_memory: u64,
-    resident: u64,
+    /// Memory of addresses, in bytes.
+    pub(crate) virtual_memory: u64,
+    /// Memory in use, in bytes.
+    pub(crate) resident: u64,
 }
 
 impl Process {
     /// Reads it; `None` where `/proc` is not readable.
-    fn read() -> Option<Self> {
+    pub(crate) fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let system = fs::read_to_string("/proc/stat").ok()?;
         // SAFETY: sysconf only reads a constant.
@@ -58,7 +59,7 @@ fn parse(stat: &str, system: &str, tick: f64, page: u64) -> Option<Process> {
 
 /// Turns it into metrics at every scrape.
 #[derive(Debug)]
-pub(super) struct Collector;
+pub(crate) struct Collector;
 
 impl collector::Collector for Collector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {

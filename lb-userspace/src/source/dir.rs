@@ -41,6 +41,7 @@ struct Stamp {
 #[derive(Debug)]
 pub struct Dir {
     path: PathBuf,
+    kinds: &'static [Kind],
     interner: Interner,
     merged: Merged,
     stamps: HashMap<PathBuf, Stamp>,
@@ -49,10 +50,11 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// A directory; nothing is read yet.
-    pub fn new(path: &Path) -> Self {
+    /// A directory, of which objects of some kinds count; nothing is read yet.
+    pub fn new(path: &Path, kinds: &'static [Kind]) -> Self {
         Self {
             path: path.to_owned(),
+            kinds,
             interner: Interner::default(),
             merged: Merged::default(),
             stamps: HashMap::new(),
@@ -105,7 +107,7 @@ impl Dir {
                 return self.trouble(path, Some(error.to_string()), changes);
             }
         };
-        let parsed = manifest::parse(&text, &self.interner);
+        let parsed = manifest::parse(&text, self.kinds, &self.interner);
         if parsed.bad.is_empty() {
             self.trouble(path, None, changes);
             changes.extend(self.merged.replace(path, parsed.objects));
@@ -159,8 +161,8 @@ impl Dir {
             };
             // A directory that cannot be listed says nothing about what is gone.
             let first = !synced && !self.troubles.contains_key(&self.path);
-            let around =
-                |make: fn(Kind) -> Change| first.then(|| Kind::ALL.map(make)).into_iter().flatten();
+            let kinds = if first { self.kinds } else { &[] };
+            let around = |make: fn(Kind) -> Change| kinds.iter().copied().map(make);
             for change in around(Change::Begin)
                 .chain(found)
                 .chain(around(Change::Done))

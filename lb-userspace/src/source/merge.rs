@@ -100,12 +100,16 @@ fn duplicate(message: String) -> ObjectProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{change::Content, intern::Interner, watch::manifest};
+    use crate::{
+        change::{Content, Kind},
+        intern::Interner,
+        watch::manifest,
+    };
 
     fn service(name: &str, ip: &str) -> Vec<Object> {
         let text =
             format!("kind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIPs: [{ip}]}}\n");
-        manifest::parse(&text, &Interner::default()).objects
+        manifest::parse(&text, &Kind::AGENT, &Interner::default()).objects
     }
 
     fn ips(changes: &[Change]) -> Vec<String> {

@@ -96,7 +96,7 @@ impl Notes {
 /// The identity of an object.
 pub(super) fn key(kind: Kind, meta: &ObjectMeta, interner: &Interner) -> ObjectKey {
     let namespace = match kind {
-        Kind::Node => "",
+        Kind::Node | Kind::IngressClass => "",
         // kubectl's default, for manifests: the API server always sets it.
         _ => meta.namespace.as_deref().unwrap_or("default"),
     };
@@ -152,12 +152,19 @@ pub fn service(object: &ApiService, interner: &Interner) -> Object {
         traffic_distribution: spec.traffic_distribution.clone(),
         topology_mode: TOPOLOGY_ANNOTATIONS.iter().find_map(annotations),
         proxy_name: label(&object.metadata, PROXY_NAME_LABEL).map(str::to_owned),
+        external_name: external_name(&spec),
     };
     Object {
         key,
         content: Content::Service(Arc::new(content)),
         problems: notes.0,
     }
+}
+
+fn external_name(spec: &ServiceSpec) -> Option<Box<str>> {
+    let is_its_type = spec.type_.as_deref() == Some("ExternalName");
+    let name = spec.external_name.as_deref().filter(|_| is_its_type);
+    name.map(Into::into)
 }
 
 fn service_type(spec: &ServiceSpec, notes: &mut Notes) -> ServiceType {

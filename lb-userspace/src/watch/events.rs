@@ -14,9 +14,13 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{Node as ApiNode, ObjectReference, Service as ApiService},
+        core::v1::{
+            ConfigMap as ApiConfigMap, Node as ApiNode, ObjectReference, Secret as ApiSecret,
+            Service as ApiService,
+        },
         discovery::v1::EndpointSlice as ApiSlice,
         events::v1::Event,
+        networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass},
     },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
@@ -37,7 +41,6 @@ use crate::{
     change::{Kind, Notice, ObjectKey},
 };
 
-const CONTROLLER: &str = "bascule-agent";
 /// What could not be done.
 const ACTION: &str = "Serve";
 /// Where Events on objects without a namespace are: client-go, tools/events.
@@ -58,7 +61,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Writes Events for as long as there are notices.
-pub async fn write(settings: reflect::Settings, mut notices: mpsc::Receiver<Notice>) {
+///
+/// `reporter` is who finds what they say: `bascule-agent`.
+pub async fn write(
+    settings: reflect::Settings,
+    reporter: &'static str,
+    mut notices: mpsc::Receiver<Notice>,
+) {
     // Who follows the cluster says what is wrong with its configuration.
     let Ok((client, url)) = reflect::client(&settings).await else {
         return;
@@ -66,7 +75,7 @@ pub async fn write(settings: reflect::Settings, mut notices: mpsc::Receiver<Noti
     let writer = Writer {
         client,
         url,
-        node: settings.node_name,
+        reporter: [reporter.to_owned(), settings.node_name],
     };
     let mut budget = Budget::new();
     // Between one and two of them, less one.
@@ -81,7 +90,8 @@ pub async fn write(settings: reflect::Settings, mut notices: mpsc::Receiver<Noti
 struct Writer {
     client: Client,
     url: String,
-    node: String,
+    /// Who it is, and where.
+    reporter: [String; 2],
 }
 
 impl Writer {
@@ -115,7 +125,7 @@ impl Writer {
         let Some(meta) = self.meta(&notice.object).await? else {
             return Ok(());
         };
-        let event = event(notice, meta, &self.node);
+        let event = event(notice, meta, &self.reporter);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let api = Api::<Event>::namespaced(self.client.clone(), &namespace);
         match api.create(&PostParams::default(), &event).await {
@@ -132,6 +142,10 @@ impl Writer {
             Kind::Service => meta(Api::<ApiService>::namespaced(client, namespace), key).await,
             Kind::EndpointSlice => meta(Api::<ApiSlice>::namespaced(client, namespace), key).await,
             Kind::Node => meta(Api::<ApiNode>::all(client), key).await,
+            Kind::Ingress => meta(Api::<ApiIngress>::namespaced(client, namespace), key).await,
+            Kind::IngressClass => meta(Api::<ApiClass>::all(client), key).await,
+            Kind::Secret => meta(Api::<ApiSecret>::namespaced(client, namespace), key).await,
+            Kind::ConfigMap => meta(Api::<ApiConfigMap>::namespaced(client, namespace), key).await,
         }
     }
 }
@@ -147,7 +161,7 @@ where
 }
 
 /// The Event that says a notice of an object.
-fn event(notice: &Notice, meta: ObjectMeta, node: &str) -> Event {
+fn event(notice: &Notice, meta: ObjectMeta, [reporter, place]: &[String; 2]) -> Event {
     let key = &notice.object;
     let mut digest = DefaultHasher::new();
     (
@@ -183,15 +197,16 @@ fn event(notice: &Notice, meta: ObjectMeta, node: &str) -> Event {
         action: Some(ACTION.to_owned()),
         note: Some(cut(&notice.message, NOTE).to_owned()),
         event_time: Timestamp::try_from(SystemTime::now()).ok().map(MicroTime),
-        reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(cut(node, 128).to_owned()),
+        reporting_controller: Some(reporter.clone()),
+        reporting_instance: Some(cut(place, 128).to_owned()),
         ..Event::default()
     }
 }
 
 fn api_version(kind: Kind) -> &'static str {
     match kind {
-        Kind::Service | Kind::Node => "v1",
+        Kind::Service | Kind::Node | Kind::Secret | Kind::ConfigMap => "v1",
+        Kind::Ingress | Kind::IngressClass => "networking.k8s.io/v1",
         Kind::EndpointSlice => "discovery.k8s.io/v1",
     }
 }
@@ -243,6 +258,10 @@ mod tests {
         }
     }
 
+    fn reporter(node: &str) -> [String; 2] {
+        ["bascule-agent", node].map(str::to_owned)
+    }
+
     fn meta(version: &str) -> ObjectMeta {
         ObjectMeta {
             name: Some("web-x7".into()),
@@ -256,7 +275,7 @@ mod tests {
     #[test]
     fn two_agents_name_the_same_event_alike_and_another_version_otherwise() {
         let name = |message, version, node| {
-            let event = event(&notice(message), meta(version), node);
+            let event = event(&notice(message), meta(version), &reporter(node));
             event.metadata.name.unwrap()
         };
         let first = name("is bad", "7", "n1");
@@ -268,7 +287,7 @@ mod tests {
 
     #[test]
     fn an_event_is_beside_its_object_and_short_enough() {
-        let event = event(&notice(&"ä".repeat(2000)), meta("7"), "n1");
+        let event = event(&notice(&"ä".repeat(2000)), meta("7"), &reporter("n1"));
         assert_eq!(event.metadata.namespace.as_deref(), Some("shop"));
         let regarding = event.regarding.unwrap();
         assert_eq!(regarding.kind.as_deref(), Some("EndpointSlice"));

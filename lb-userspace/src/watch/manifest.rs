@@ -1,13 +1,12 @@
 //! Manifests: YAML (or JSON, which is YAML) with any number of documents.
 
-use k8s_openapi::api::{
-    core::v1::{Node as ApiNode, Service as ApiService},
-    discovery::v1::EndpointSlice as ApiSlice,
-};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::convert;
-use crate::{change::Object, intern::Interner};
+use super::{convert, ingress};
+use crate::{
+    change::{Kind, Object},
+    intern::Interner,
+};
 
 /// A document that could not be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,12 +45,13 @@ struct List {
     items: Vec<serde_json::Value>,
 }
 
-/// Reads the objects of a file.
-pub fn parse(text: &str, interner: &Interner) -> Parsed {
+/// Reads the objects of some kinds of a file.
+pub fn parse(text: &str, kinds: &[Kind], interner: &Interner) -> Parsed {
+    let reader = Reader { kinds, interner };
     let mut parsed = Parsed::default();
     let mut line = 0;
     for (index, document) in documents(text).enumerate() {
-        match parse_document(document, line, interner) {
+        match reader.document(document, line) {
             Ok(objects) => parsed.objects.extend(objects),
             Err(message) => parsed.bad.push(Bad {
                 document: index + 1,
@@ -85,35 +85,107 @@ pub(crate) fn documents(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn parse_document(text: &str, line: usize, interner: &Interner) -> Result<Vec<Object>, String> {
-    let meaningful = |l: &str| {
-        let l = l.trim();
-        !l.is_empty() && !l.starts_with('#') && l != "---" && l != "..."
-    };
-    if !text.lines().any(meaningful) {
-        return Ok(Vec::new());
-    }
-    let kind = match kind_line(text) {
-        Some(kind) => Some(kind.to_owned()),
-        None => read::<Head>(text, line)?.kind,
-    };
-    let one = |object: Object| named(object).map(|o| vec![o]);
-    match kind.as_deref() {
-        Some("Service") => one(convert::service(&read::<ApiService>(text, line)?, interner)),
-        Some("EndpointSlice") => one(convert::slice(&read::<ApiSlice>(text, line)?, interner)),
-        Some("Node") => one(convert::node(&read::<ApiNode>(text, line)?, interner)),
-        Some(kind) if kind.ends_with("List") => {
-            let list: List = read(text, line)?;
-            let items = list.items.into_iter().enumerate();
-            items
-                .filter_map(|(i, item)| item_of_list(i, item, interner).transpose())
-                .collect()
+/// Reads objects of some kinds.
+struct Reader<'a> {
+    kinds: &'a [Kind],
+    interner: &'a Interner,
+}
+
+impl Reader<'_> {
+    fn document(&self, text: &str, line: usize) -> Result<Vec<Object>, String> {
+        let meaningful = |l: &str| {
+            let l = l.trim();
+            !l.is_empty() && !l.starts_with('#') && l != "---" && l != "..."
+        };
+        if !text.lines().any(meaningful) {
+            return Ok(Vec::new());
         }
-        Some(_) => Ok(Vec::new()),
-        None => Err(format!(
-            "line {}: field kind is missing: it must be Service, EndpointSlice, Node or List",
-            line + 1
-        )),
+        let kind = match kind_line(text) {
+            Some(kind) => Some(kind.to_owned()),
+            None => read::<Head>(text, line)?.kind,
+        };
+        match kind.as_deref() {
+            Some(kind) if kind.ends_with("List") => {
+                let list: List = read(text, line)?;
+                let items = list.items.into_iter().enumerate();
+                items
+                    .filter_map(|(i, item)| self.item_of_list(i, item).transpose())
+                    .collect()
+            }
+            Some(kind) => match self.kind(kind) {
+                Some(kind) => self
+                    .convert(kind, &Document { text, line })
+                    .map(|o| vec![o]),
+                None => Ok(Vec::new()),
+            },
+            None => {
+                let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
+                Err(format!(
+                    "line {}: field kind is missing: it must be {} or List",
+                    line + 1,
+                    kinds.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn item_of_list(
+        &self,
+        index: usize,
+        item: serde_json::Value,
+    ) -> Result<Option<Object>, String> {
+        let kind = item.get("kind").and_then(|k| k.as_str());
+        match kind.and_then(|kind| self.kind(kind)) {
+            Some(kind) => self.convert(kind, &Item { index, item }).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A kind that is read, by its name.
+    fn kind(&self, name: &str) -> Option<Kind> {
+        self.kinds.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    fn convert(&self, kind: Kind, source: &impl Typed) -> Result<Object, String> {
+        let interner = self.interner;
+        named(match kind {
+            Kind::Service => convert::service(&source.typed()?, interner),
+            Kind::EndpointSlice => convert::slice(&source.typed()?, interner),
+            Kind::Node => convert::node(&source.typed()?, interner),
+            Kind::Ingress => ingress::ingress(&source.typed()?, interner),
+            Kind::IngressClass => ingress::class(&source.typed()?, interner),
+            Kind::Secret => ingress::secret(&source.typed()?, interner),
+            Kind::ConfigMap => ingress::config_map(&source.typed()?, interner),
+        })
+    }
+}
+
+/// What an object of the API is decoded from.
+trait Typed {
+    fn typed<T: DeserializeOwned>(&self) -> Result<T, String>;
+}
+
+struct Document<'a> {
+    text: &'a str,
+    line: usize,
+}
+
+impl Typed for Document<'_> {
+    fn typed<T: DeserializeOwned>(&self) -> Result<T, String> {
+        read(self.text, self.line)
+    }
+}
+
+/// An object of a List.
+struct Item {
+    index: usize,
+    item: serde_json::Value,
+}
+
+impl Typed for Item {
+    fn typed<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_path_to_error::deserialize(&self.item)
+            .map_err(|e| format!("items[{}]: {}{}", self.index, field_of(e.path()), e.inner()))
     }
 }
 
@@ -127,24 +199,6 @@ fn kind_line(text: &str) -> Option<&str> {
     kind.chars()
         .all(|c| c.is_ascii_alphanumeric())
         .then_some(kind)
-}
-
-fn item_of_list(
-    index: usize,
-    item: serde_json::Value,
-    interner: &Interner,
-) -> Result<Option<Object>, String> {
-    fn typed<T: DeserializeOwned>(index: usize, item: serde_json::Value) -> Result<T, String> {
-        serde_path_to_error::deserialize(item)
-            .map_err(|e| format!("items[{index}]: {}{}", field_of(e.path()), e.inner()))
-    }
-    let object = match item.get("kind").and_then(|k| k.as_str()) {
-        Some("Service") => convert::service(&typed(index, item)?, interner),
-        Some("EndpointSlice") => convert::slice(&typed(index, item)?, interner),
-        Some("Node") => convert::node(&typed(index, item)?, interner),
-        _ => return Ok(None),
-    };
-    named(object).map(Some)
 }
 
 fn named(object: Object) -> Result<Object, String> {

@@ -1,27 +1,35 @@
-//! Follows a cluster's Services, EndpointSlices and this node's Node.
+//! Follows a cluster: its Services, EndpointSlices and this node's Node, or what a proxy of
+//! Ingresses reads.
 //!
 //! Each kind has its own watch. A watch that breaks resumes where it stopped; one
 //! whose place the server has forgotten (410) lists again. A server that cannot
 //! be reached is asked again with growing pauses, for as long as it takes, and
 //! what is known stays in force meanwhile.
 
-use std::{fmt::Debug, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::{
     core::v1::{Node as ApiNode, Service as ApiService},
     discovery::v1::EndpointSlice as ApiSlice,
+    networking::v1::{Ingress as ApiIngress, IngressClass as ApiClass},
 };
 use kube::{
     Api, Client, Config, Resource,
     config::{KubeConfigOptions, Kubeconfig},
     runtime::watcher::{self, Event, watcher},
 };
+use lb_route::input::Name;
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
 
 use super::{
     convert::{self, PROXY_NAME_LABEL},
+    ingress,
+    named::Named,
     server::Server,
     trouble::{is_gone, refuses_streaming, status, unreachable},
 };
@@ -54,7 +62,7 @@ pub struct Settings {
     /// URL of the API server, instead of the configured one. In a pod the
     /// configured one is a ClusterIP, which this agent itself has to serve.
     pub apiserver: Option<String>,
-    /// Name of this node's Node object.
+    /// Name of this node's Node object; of a proxy, its pod.
     pub node_name: String,
     /// Serve only Services with this `service-proxy-name`.
     pub proxy_name: Option<String>,
@@ -83,6 +91,17 @@ pub enum Error {
         url: String,
         /// What is wrong with it.
         error: String,
+    },
+    /// Objects cannot be listed.
+    #[error(
+        "{kind}s cannot be listed: {source}: see that the API server answers, and that you may \
+         get, list and watch them"
+    )]
+    List {
+        /// Of which kind.
+        kind: Kind,
+        /// What the client says.
+        source: Box<kube::Error>,
     },
     /// The client cannot be built, for example from its certificates.
     #[error("the client of the API server: {0}")]
@@ -120,6 +139,56 @@ pub async fn follow(settings: Settings, changes: mpsc::Sender<Change>) -> Result
         services.run(Api::<ApiService>::all(client.clone()), convert::service),
         slices.run(Api::<ApiSlice>::all(client.clone()), convert::slice),
         nodes.run(Api::<ApiNode>::all(client.clone()), convert::node),
+    );
+    Ok(())
+}
+
+/// Names of the Secrets and ConfigMaps that Ingresses name.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Secrets.
+    pub secrets: watch::Receiver<BTreeSet<Name>>,
+    /// ConfigMaps.
+    pub config_maps: watch::Receiver<BTreeSet<Name>>,
+}
+
+/// Follows what a proxy of Ingresses reads, until the receiver of its changes is gone.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn follow_ingresses(
+    settings: Settings,
+    wanted: Wanted,
+    changes: mpsc::Sender<Change>,
+) -> Result<(), Error> {
+    let (client, url) = client(&settings).await?;
+    let server = Arc::new(Server::new(client.clone(), url.clone(), changes.clone()));
+    let Some(streaming) = server.answers().await else {
+        return Ok(());
+    };
+    let interner = Arc::<Interner>::default();
+    let watch = |kind| Watch {
+        kind,
+        config: config(""),
+        streaming,
+        server: server.clone(),
+        changes: changes.clone(),
+        interner: interner.clone(),
+    };
+    let mut services = watch(Kind::Service);
+    let mut slices = watch(Kind::EndpointSlice);
+    let mut ingresses = watch(Kind::Ingress);
+    let mut classes = watch(Kind::IngressClass);
+    let to = || (client.clone(), url.clone());
+    let secrets = Named::new(Kind::Secret, to(), ingress::secret, changes.clone());
+    let maps = Named::new(Kind::ConfigMap, to(), ingress::config_map, changes.clone());
+    tokio::join!(
+        services.run(Api::<ApiService>::all(client.clone()), convert::service),
+        slices.run(Api::<ApiSlice>::all(client.clone()), convert::slice),
+        ingresses.run(Api::<ApiIngress>::all(client.clone()), ingress::ingress),
+        classes.run(Api::<ApiClass>::all(client.clone()), ingress::class),
+        secrets.run(config(""), wanted.secrets),
+        maps.run(config(""), wanted.config_maps),
     );
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(super) fn unreachable(url: &str, error: &dyn std::error::Error) -> String {
 }
 
 /// An error with its causes on one line, each said once.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

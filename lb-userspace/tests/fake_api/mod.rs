@@ -220,7 +220,26 @@ fn answer(
         drop(s);
         return watch_from(path, (from, initial), state, changed.clone());
     }
-    list(&s, &path, &query)
+    match named(&path) {
+        Some((collection, namespace, name)) => get(&s, &collection, namespace, name),
+        None => list(&s, &path, &query),
+    }
+}
+
+/// The collection, the namespace and the name of one object's path.
+fn named(path: &str) -> Option<(String, &str, &str)> {
+    let (group, rest) = path.split_once("/namespaces/")?;
+    let mut parts = rest.split('/');
+    let (namespace, kind, name) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((format!("{group}/{kind}"), namespace, name))
+}
+
+fn get(s: &State, collection: &str, namespace: &str, name: &str) -> Response<Body> {
+    let found = s.objects.get(&(collection.to_owned(), name.to_owned()));
+    match found.filter(|object| object["metadata"]["namespace"] == namespace) {
+        Some(object) => whole(200, object.clone()),
+        None => failure(404, "NotFound", &format!("{name} is not found")),
+    }
 }
 
 fn list(s: &State, path: &str, query: &BTreeMap<&str, &str>) -> Response<Body> {

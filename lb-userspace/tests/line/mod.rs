@@ -153,7 +153,7 @@ impl Agent {
     }
 
     pub(crate) fn put(&mut self, manifests: &str) {
-        let parsed = manifest::parse(manifests, &self.interner);
+        let parsed = manifest::parse(manifests, &Kind::AGENT, &self.interner);
         assert_eq!(parsed.bad, []);
         for object in parsed.objects {
             self.change(Change::Put(object));
@@ -161,17 +161,17 @@ impl Agent {
     }
 
     pub(crate) fn delete(&mut self, manifests: &str) {
-        for object in manifest::parse(manifests, &self.interner).objects {
+        for object in manifest::parse(manifests, &Kind::AGENT, &self.interner).objects {
             self.change(Change::Delete(object.key));
         }
     }
 
     pub(crate) fn list(&mut self, manifests: &str) {
-        Kind::ALL
+        Kind::AGENT
             .into_iter()
             .for_each(|k| self.change(Change::Begin(k)));
         self.put(manifests);
-        Kind::ALL
+        Kind::AGENT
             .into_iter()
             .for_each(|k| self.change(Change::Done(k)));
     }

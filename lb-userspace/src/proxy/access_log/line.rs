@@ -1,0 +1,197 @@
+//! A request that is over, as the variables of nginx have it.
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::StatusCode;
+use jiff::{Timestamp, civil::DateTime, tz::Offset};
+use lb_proxy::{Attempt, Record};
+use lb_route::{
+    action::Asked,
+    context::{self, Context},
+    globals::Globals,
+    input::Name,
+    request::Head,
+    variables::{Named, Values},
+};
+
+/// The upstream of what no rule has, as ingress-nginx names it.
+const DEFAULT_BACKEND: &str = "upstream-default-backend";
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// What a request asked for: known of one that was to be forwarded, and found out again of one
+/// that the proxy has answered by itself.
+pub fn asked<'r>(record: &'r Record, globals: &Globals) -> Cow<'r, Asked> {
+    match &record.forward {
+        Some(forward) => Cow::Borrowed(&forward.asked),
+        None => Cow::Owned(context::asked(globals, &record.head(), &record.client)),
+    }
+}
+
+/// Whether no Ingress has the request: it is the default backend's, which answers 404 where there
+/// is none.
+pub fn is_of_default_backend(record: &Record) -> bool {
+    match &record.location {
+        Some(location) => location.ingress.name.is_empty(),
+        None => record.status == StatusCode::NOT_FOUND,
+    }
+}
+
+/// A request that is over. [`Values`] of templates.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'r> {
+    record: &'r Record,
+    context: Context<'r>,
+    hostname: &'r str,
+}
+
+impl<'r> Line<'r> {
+    /// Of a record, with what it [`asked`] for, and the machine's name.
+    pub fn new(record: &'r Record, asked: &'r Asked, hostname: &'r str) -> Self {
+        let groups = record.forward.as_ref().map(|forward| &*forward.groups);
+        Self {
+            record,
+            context: Context {
+                head: record.head(),
+                client: &record.client,
+                asked,
+                location: record.location.as_deref(),
+                groups: groups.unwrap_or_default(),
+            },
+            hostname,
+        }
+    }
+
+    /// When it was over: the time that nginx writes.
+    fn end(&self) -> Duration {
+        let end = self.record.time + self.record.request_time;
+        end.duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// `NAMESPACE-SERVICE-PORT` of the path's backend, where the request has gone or not.
+    fn upstream_name(&self) -> Cow<'r, str> {
+        if is_of_default_backend(self.record) {
+            return DEFAULT_BACKEND.into();
+        }
+        match &self.record.location {
+            Some(location) if location.upstream.is_empty() => DEFAULT_BACKEND.into(),
+            Some(location) => {
+                let Name { namespace, name } = &location.service;
+                format!("{namespace}-{name}-{}", location.port).into()
+            }
+            None => "-".into(),
+        }
+    }
+
+    fn alternative_upstream_name(&self) -> &'r str {
+        let forward = self.record.forward.as_ref().filter(|f| f.canary);
+        forward.map_or("", |forward| &forward.upstream.name)
+    }
+
+    /// One value for each attempt (ngx_http_upstream_module, "Embedded Variables").
+    fn attempts(&self, value: impl Fn(&Attempt) -> String) -> Option<Cow<'r, str>> {
+        let values = self.record.attempts.iter().map(value);
+        let values: Vec<_> = values.collect();
+        (!values.is_empty()).then(|| values.join(", ").into())
+    }
+}
+
+impl Values for Line<'_> {
+    fn head(&self) -> Head<'_> {
+        self.context.head
+    }
+
+    fn group(&self, number: u8) -> &[u8] {
+        self.context.group(number)
+    }
+
+    fn named(&self, name: Named) -> Option<Cow<'_, str>> {
+        let record = self.record;
+        Some(match name {
+            Named::Status => record.status.as_str().into(),
+            Named::BodyBytesSent => record.body_bytes_sent.to_string().into(),
+            Named::BytesSent => (record.head_bytes_sent + record.body_bytes_sent)
+                .to_string()
+                .into(),
+            Named::RequestLength => record.request_length.to_string().into(),
+            Named::RequestTime => seconds(record.request_time).into(),
+            Named::Connection => record.connection.to_string().into(),
+            Named::ConnectionRequests => record.connection_requests.to_string().into(),
+            Named::Hostname => self.hostname.into(),
+            Named::Msec => seconds(self.end()).into(),
+            Named::TimeLocal => time_local(self.end()).into(),
+            Named::TimeIso8601 => time_iso8601(self.end()).into(),
+            Named::ProxyUpstreamName => self.upstream_name(),
+            Named::ProxyAlternativeUpstreamName => self.alternative_upstream_name().into(),
+            Named::UpstreamAddr => self.attempts(|a| a.address.to_string())?,
+            Named::UpstreamStatus => self.attempts(|a| a.status.as_str().to_owned())?,
+            Named::UpstreamResponseLength => self.attempts(|a| a.response_length.to_string())?,
+            Named::UpstreamResponseTime => self.attempts(|a| seconds(a.response_time))?,
+            Named::UpstreamConnectTime => self.attempts(|a| seconds_or_none(a.connect_time))?,
+            Named::UpstreamHeaderTime => self.attempts(|a| seconds_or_none(a.header_time))?,
+            _ => return self.of_context(name),
+        })
+    }
+}
+
+impl Line<'_> {
+    fn of_context(&self, name: Named) -> Option<Cow<'_, str>> {
+        let value = self.context.named(name);
+        value.or_else(|| match name {
+            // The template of ingress-nginx sets them empty, where there is no Ingress.
+            Named::Namespace
+            | Named::IngressName
+            | Named::ServiceName
+            | Named::ServicePort
+            | Named::LocationPath => Some("".into()),
+            Named::ServerName => Some("_".into()),
+            _ => None,
+        })
+    }
+}
+
+/// Seconds with milliseconds, as nginx writes times.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+}
+
+fn seconds_or_none(time: Option<Duration>) -> String {
+    time.map_or_else(|| "-".to_owned(), seconds)
+}
+
+fn utc(time: Duration) -> DateTime {
+    let time = Timestamp::try_from(SystemTime::UNIX_EPOCH + time);
+    Offset::UTC.to_datetime(time.unwrap_or_default())
+}
+
+/// The Common Log Format's, in UTC.
+fn time_local(time: Duration) -> String {
+    let at = utc(time);
+    // Months count from 1.
+    let month = MONTHS[at.month() as usize - 1];
+    let mut out = String::with_capacity(26);
+    // A String takes everything.
+    let _ = write!(
+        out,
+        "{:02}/{month}/{:04}:{:02}:{:02}:{:02} +0000",
+        at.day(),
+        at.year(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    );
+    out
+}
+
+/// ISO 8601, in UTC.
+fn time_iso8601(time: Duration) -> String {
+    let at = utc(time);
+    let (year, month, day) = (at.year(), at.month(), at.day());
+    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
+}
