@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod e2e;
 pub mod host;
+pub mod ingress;
 pub mod lab;
 pub mod netns;
 pub mod vectors;

@@ -157,6 +157,27 @@ impl<'a> ApiServer<'a> {
         }
     }
 
+    /// Replaces the status of objects.
+    ///
+    /// # Panics
+    /// The server refuses one.
+    pub fn replace_status(&self, objects: &[Value]) {
+        for object in objects {
+            let path = format!("{}/status", one(object));
+            self.call("PUT", &path, Some(object))
+                .unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+    }
+
+    /// Creates an object; what the server says when it refuses it.
+    ///
+    /// # Errors
+    /// It refuses it.
+    pub fn try_create(&self, object: &Value) -> Result<(), String> {
+        self.call("POST", &collection(object), Some(object))
+            .map(drop)
+    }
+
     /// Deletes objects.
     ///
     /// # Panics
@@ -248,6 +269,11 @@ fn collection(object: &Value) -> String {
             "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned()
         }
         Some("Node") => "/api/v1/nodes".to_owned(),
+        Some("Ingress") => "/apis/networking.k8s.io/v1/namespaces/default/ingresses".to_owned(),
+        Some("IngressClass") => "/apis/networking.k8s.io/v1/ingressclasses".to_owned(),
+        Some("ValidatingWebhookConfiguration") => {
+            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations".to_owned()
+        }
         Some("Pod") => "/api/v1/namespaces/kube-system/pods".to_owned(),
         other => panic!("no tests with {other:?}"),
     }
