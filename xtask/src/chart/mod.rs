@@ -19,7 +19,7 @@ const HEADER: &str = "\
 ";
 
 /// Values that the chart must refuse, and what the refusal must name.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 20] = [
     ("config=mode: iptables", "config"),
     ("k8sServiceHost=https://10.0.0.1", "k8sServiceHost"),
     ("k8sServicePort=70000", "k8sServicePort"),
@@ -32,9 +32,21 @@ const REFUSED: [(&str, &str); 12] = [
     ("healthz.bindAddress=localhost", "bindAddress"),
     ("serviceMonitor.enabled=true", "metrics.bindAddress"),
     ("healthServer.ports=1", "healthServer"),
+    ("proxy.enable=true", "enable"),
+    ("proxy.kind=StatefulSet", "kind"),
+    ("proxy.enabled=true,proxy.hostPorts=true", "proxy.kind"),
+    // A ConfigMap has text only.
+    ("proxy.config.use-gzip=true", "use-gzip"),
+    ("proxy.defaultSSLCertificate=tls", "defaultSSLCertificate"),
+    ("proxy.ingressClass.name=nginx", "name"),
+    ("proxy.webhook.failurePolicy=fail", "failurePolicy"),
+    (
+        "proxy.enabled=true,proxy.serviceAccount.create=false",
+        "proxy.serviceAccount.name",
+    ),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 23] = [
+const RENDERED: [(&str, &str); 46] = [
     (
         "config=kind: KubeProxyConfiguration",
         "--config=/etc/bascule/",
@@ -74,6 +86,65 @@ const RENDERED: [(&str, &str); 23] = [
     ("metrics.bindAddress=10.0.0.1", "host: \"10.0.0.1\""),
     ("netfilterSysctls=true", "path: /proc/sys/net/netfilter"),
     ("netfilterSysctls=false", "--netfilter-sysctls=off"),
+    ("proxy.replicas=3", "!bascule-proxy"),
+    ("proxy.enabled=true,proxy.replicas=3", "replicas: 3"),
+    ("proxy.enabled=true", "kind: PodDisruptionBudget"),
+    ("proxy.enabled=true", "externalTrafficPolicy: Local"),
+    ("proxy.enabled=true", "runAsNonRoot: true"),
+    ("proxy.enabled=true", "!NET_BIND_SERVICE"),
+    (
+        "proxy.enabled=true",
+        "--configmap=kube-system/bascule-proxy",
+    ),
+    (
+        "proxy.enabled=true",
+        "- --publish-service=kube-system/bascule-proxy",
+    ),
+    ("proxy.enabled=true", "resources: [ingresses/status]"),
+    (
+        "proxy.enabled=true",
+        "resourceNames: [bascule-proxy-leader]",
+    ),
+    ("proxy.enabled=true,proxy.updateStatus=false", "!leases"),
+    (
+        "proxy.enabled=true,proxy.publishStatusAddresses={192.0.2.1,lb.test}",
+        "--publish-status-address=192.0.2.1,lb.test",
+    ),
+    ("proxy.enabled=true", "controller: bascule.dev/ingress"),
+    ("proxy.enabled=true", "!k8s.io/ingress-nginx"),
+    (
+        "proxy.enabled=true,proxy.ingressClass.nginx=true",
+        "controller: k8s.io/ingress-nginx",
+    ),
+    (
+        "proxy.enabled=true,proxy.config.proxy-body-size=8m",
+        "proxy-body-size: 8m",
+    ),
+    (
+        "proxy.enabled=true,proxy.kind=DaemonSet,proxy.hostPorts=true",
+        "hostPort: 443",
+    ),
+    (
+        "proxy.enabled=true,proxy.kind=DaemonSet",
+        "!kind: Deployment",
+    ),
+    (
+        "proxy.enabled=true,proxy.service.enabled=false",
+        "!LoadBalancer",
+    ),
+    ("proxy.enabled=true", "!validating-webhook"),
+    (
+        "proxy.enabled=true,proxy.webhook.enabled=true",
+        "kind: ValidatingWebhookConfiguration",
+    ),
+    (
+        "proxy.enabled=true,proxy.webhook.enabled=true",
+        "--validating-webhook-key=/etc/bascule/webhook/tls.key",
+    ),
+    (
+        "proxy.enabled=true,proxy.serviceMonitor.enabled=true",
+        "name: bascule-proxy-metrics",
+    ),
 ];
 
 /// What to do with the chart.
