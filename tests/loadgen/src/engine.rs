@@ -1,9 +1,11 @@
 //! A load: transactions as fast as they are answered, or at a rate.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::http::Asks;
 use super::measure::{Cpu, Tally};
 use super::proto::{Mode, Outcome, Run};
 use super::slot::{Slot, Step};
@@ -119,12 +121,19 @@ impl Engine {
         ensure!(!bulk_at_rate, "bytes have no rate of transactions");
         let now = Instant::now();
         let count = run.connections as usize;
+        let asks = match run.mode {
+            Mode::Get | Mode::Tls => {
+                let with_tls = run.mode == Mode::Tls;
+                Some(Arc::new(Asks::new(&run.host, &run.path, with_tls)?))
+            }
+            Mode::Crr | Mode::Rr | Mode::Urr | Mode::Bulk => None,
+        };
         Ok(Self {
             watcher: Watcher::new()?,
             schedule: Schedule::new(&run, now),
             timeout: Duration::from_millis(run.timeout_ms),
             slots: (0..count)
-                .map(|n| Slot::new(run.mode, n as u64, now))
+                .map(|n| Slot::new(run.mode, n as u64, asks.as_ref(), now))
                 .collect(),
             free: (0..count).rev().collect(),
             resting: Vec::new(),
@@ -261,127 +270,4 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-
-    fn load(mode: Mode, rate: Option<u32>) -> Run {
-        Run {
-            mode,
-            target: "127.0.0.1:9".parse().unwrap(),
-            connections: 2,
-            seconds: 0.2,
-            warmup: 0.1,
-            rate,
-            timeout_ms: 100,
-        }
-    }
-
-    #[test]
-    fn what_is_due_at_a_rate_is_due_whatever_became_of_the_others() {
-        let now = Instant::now();
-        let mut schedule = Schedule::new(&load(Mode::Crr, Some(1000)), now);
-        assert_eq!(schedule.next(now), Some(now));
-        schedule.begun = 5;
-        let later = now + Duration::from_secs(1);
-        assert_eq!(schedule.next(later), Some(now + Duration::from_millis(5)));
-        schedule.begun = 300;
-        assert_eq!(schedule.next(now), None);
-    }
-
-    #[test]
-    fn at_a_rate_the_moment_that_it_was_due_decides() {
-        let now = Instant::now();
-        let at = |ms| now + Duration::from_millis(ms);
-        let paced = Schedule::new(&load(Mode::Crr, Some(1000)), now);
-        assert!(paced.counts(at(299), at(900)) && !paced.counts(at(50), at(150)));
-        let closed = Schedule::new(&load(Mode::Crr, None), now);
-        assert!(closed.counts(at(50), at(150)) && !closed.counts(at(299), at(300)));
-    }
-
-    #[test]
-    fn a_load_that_is_none_is_refused() {
-        let mut none = load(Mode::Crr, Some(0));
-        assert!(run(&none).unwrap_err().to_string().contains("rate"));
-        none.connections = 0;
-        assert!(run(&none).unwrap_err().to_string().contains("connections"));
-        assert!(run(&load(Mode::Bulk, Some(1))).is_err());
-    }
-
-    #[test]
-    fn nobody_who_listens_is_told_by_its_kind() {
-        // The discard port: nobody has it on a machine that runs tests.
-        let outcome = run(&load(Mode::Crr, Some(500))).unwrap();
-        assert_eq!((outcome.transactions, outcome.answers.len()), (0, 0));
-        assert_eq!(outcome.errors.keys().collect::<Vec<_>>(), ["refused"]);
-        // 0.3 s at 500 a second.
-        assert_eq!(outcome.errors["refused"], 150);
-    }
-
-    /// A server on a port that was free a moment ago.
-    fn server(answer: u8) -> SocketAddr {
-        let free = std::net::TcpListener::bind("[::]:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        std::thread::spawn(move || crate::server::serve(answer, port));
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        while std::net::TcpStream::connect(addr).is_err() {
-            std::thread::yield_now();
-        }
-        addr
-    }
-
-    #[test]
-    fn every_mode_is_answered_closed_and_at_a_rate() {
-        let target = server(b'a');
-        for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
-            for rate in [None, Some(500)] {
-                let mut load = load(mode, rate);
-                (load.target, load.timeout_ms) = (target, 2000);
-                let outcome = run(&load).unwrap();
-                assert!(outcome.errors.is_empty(), "{mode:?} {rate:?}: {outcome}");
-                assert_eq!(outcome.answers.get(&'a'), Some(&outcome.transactions));
-                match rate {
-                    // 0.2 s at 500 a second, however slow the machine.
-                    Some(_) => assert_eq!(outcome.transactions, 100, "{mode:?}"),
-                    None => assert!(outcome.transactions > 10, "{mode:?}: {outcome}"),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn turns_go_to_each_target_over_connections_that_stay() {
-        let targets = [(server(b'a'), 'a'), (server(b'b'), 'b')];
-        let mut turns = Turns::default();
-        for mode in [Mode::Crr, Mode::Rr, Mode::Urr] {
-            for (target, id) in [targets, targets].concat() {
-                let outcome = turns.take(&Run {
-                    target,
-                    seconds: 0.02,
-                    warmup: 0.01,
-                    timeout_ms: 2000,
-                    ..load(mode, None)
-                });
-                let outcome = outcome.unwrap();
-                assert!(outcome.errors.is_empty(), "{mode:?}: {outcome}");
-                assert_eq!(outcome.answers.keys().collect::<Vec<_>>(), [&id]);
-                assert!(outcome.transactions > 1, "{mode:?}: {outcome}");
-            }
-            let loads = turns.engines.iter().map(|e| (e.run.mode, e.run.target));
-            let each = targets.map(|(target, _)| (mode, target));
-            assert_eq!(loads.collect::<Vec<_>>(), each);
-        }
-    }
-
-    #[test]
-    fn bulk_counts_bytes_and_no_transactions() {
-        let mut load = load(Mode::Bulk, None);
-        load.target = server(b'a');
-        let outcome = run(&load).unwrap();
-        assert!(outcome.errors.is_empty(), "{outcome}");
-        assert!(outcome.bytes > 1 << 20, "{outcome}");
-        assert_eq!(outcome.transactions, 0);
-    }
-}
+mod tests;

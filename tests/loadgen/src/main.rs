@@ -1,17 +1,21 @@
-//! `loadgen`: a load of TCP and UDP transactions, and what became of them.
+//! `loadgen`: a load of TCP, UDP and HTTP transactions, and what became of them.
 //!
 //! One thread and one epoll instance a process: what a transaction costs is then the kernel's
 //! work, and the proxy's, and hardly ours. It knows nothing of any proxy.
 
 mod engine;
+mod hold;
+mod http;
 mod measure;
 mod proto;
 mod server;
 mod slot;
 mod sockets;
+mod tls;
 mod until;
 
 use std::io::{BufRead as _, Write as _};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -28,6 +32,7 @@ use proto::{Answer, Request, Run};
                   loadgen serve --id a --port 8080\n  \
                   loadgen run crr --target 10.96.0.1:80 --connections 16 --seconds 5\n  \
                   loadgen run crr --target 10.96.0.1:80 --connections 256 --rate 2000   # latency from when it was due\n  \
+                  loadgen run get --target 192.0.2.1:80 --host a.example --connections 64 --rate 10000\n  \
                   loadgen client --cpu 0   # asked by a benchmark, in lines of JSON"
 )]
 struct Cli {
@@ -55,6 +60,20 @@ enum Command {
         /// The result as JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make connections with one GET each, say so in a line, and hold them until the standard input ends
+    Hold {
+        /// Address and port to dial
+        #[arg(long, value_name = "ADDR:PORT")]
+        target: SocketAddr,
+        /// Host that is asked for
+        #[arg(long)]
+        host: String,
+        /// How many
+        #[arg(long)]
+        connections: usize,
         #[command(flatten)]
         place: Place,
     },
@@ -97,6 +116,18 @@ fn main() -> Result<()> {
             } else {
                 println!("{outcome}");
             }
+            Ok(())
+        }
+        Command::Hold {
+            target,
+            host,
+            connections,
+            place,
+        } => {
+            place.take()?;
+            let held = hold::open(target, &host, connections)?;
+            println!("{} connections are held", held.len());
+            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())?;
             Ok(())
         }
         Command::Client { place } => {

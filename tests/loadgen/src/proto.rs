@@ -16,6 +16,10 @@ pub(crate) enum Mode {
     Rr,
     /// UDP: a datagram of a byte each way on a connected socket that is kept
     Urr,
+    /// HTTP/1.1: a GET on a connection that is kept
+    Get,
+    /// HTTPS: connect, a whole handshake of TLS 1.3, a GET, close
+    Tls,
     /// TCP: as many bytes as the other side takes
     Bulk,
 }
@@ -63,6 +67,26 @@ pub(crate) struct Run {
     #[arg(long = "timeout", default_value_t = timeout_ms(), value_name = "MS")]
     #[serde(default = "timeout_ms")]
     pub(crate) timeout_ms: u64,
+    /// Host that HTTP asks for
+    #[arg(long, default_value = HOST, value_name = "NAME")]
+    #[serde(default = "host")]
+    pub(crate) host: String,
+    /// Path that HTTP asks for
+    #[arg(long, default_value = PATH)]
+    #[serde(default = "path")]
+    pub(crate) path: String,
+}
+
+/// What HTTP asks for unless it is told otherwise.
+const HOST: &str = "localhost";
+const PATH: &str = "/";
+
+fn host() -> String {
+    HOST.to_owned()
+}
+
+fn path() -> String {
+    PATH.to_owned()
 }
 
 fn timeout_ms() -> u64 {
@@ -129,7 +153,7 @@ pub(crate) struct Outcome {
     pub(crate) latency_us: Latency,
     /// Failures by kind, the warm-up's too.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Answers by server.
+    /// Answers by server; by the first digit of the status with HTTP.
     pub(crate) answers: BTreeMap<char, u64>,
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
+use super::http::{Asks, Broken, Exchange};
 use super::measure::kind;
 use super::proto::Mode;
 use super::sockets::{Watcher, dial, put, take};
@@ -39,7 +41,7 @@ enum State {
 pub(crate) enum Step {
     /// Nothing that ends a transaction.
     Goes,
-    /// A server's answer.
+    /// A server's answer: its name, or the first digit of its status.
     Answered(u8),
     /// Bytes were sent.
     Sent(usize),
@@ -52,6 +54,8 @@ pub(crate) struct Slot {
     mode: Mode,
     number: u64,
     socket: Option<OwnedFd>,
+    /// What HTTP is spoken.
+    exchange: Option<Exchange>,
     state: State,
     /// When the transaction began, or was due.
     pub(crate) since: Instant,
@@ -60,11 +64,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(mode: Mode, number: u64, now: Instant) -> Self {
+    /// One without a connection; `asks` where it speaks HTTP.
+    pub(crate) fn new(mode: Mode, number: u64, asks: Option<&Arc<Asks>>, now: Instant) -> Self {
         Self {
             mode,
             number,
             socket: None,
+            exchange: asks.cloned().map(Exchange::new),
             state: State::Closed,
             since: now,
             until: now,
@@ -98,15 +104,27 @@ impl Slot {
             Mode::Bulk => EventFlags::OUT,
             Mode::Urr => EventFlags::IN,
             // Once when it is connected, and once for every answer.
-            Mode::Crr | Mode::Rr => EventFlags::IN | EventFlags::OUT | EventFlags::ET,
+            Mode::Crr | Mode::Rr | Mode::Get | Mode::Tls => {
+                EventFlags::IN | EventFlags::OUT | EventFlags::ET
+            }
         };
         watcher.add(&socket, self.number, flags)?;
         self.socket = Some(socket);
         self.state = State::Opening;
+        if let Some(exchange) = &mut self.exchange
+            && let Err(Broken::Answer(why)) = exchange.open()
+        {
+            return Ok(self.fail(why));
+        }
         if udp { self.question() } else { Ok(Step::Goes) }
     }
 
     fn question(&mut self) -> Result<Step, Errno> {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.ask();
+            self.state = State::Asked;
+            return self.exchange();
+        }
         match self.put(&[QUESTION]) {
             // Not connected yet.
             Err(Errno::AGAIN) => {}
@@ -135,7 +153,29 @@ impl Slot {
         step.unwrap_or_else(|e| self.fail(&kind(e)))
     }
 
+    /// Goes on with a question of HTTP, and its answer.
+    fn exchange(&mut self) -> Result<Step, Errno> {
+        let both = self.exchange.as_mut().zip(self.socket.as_ref());
+        let (exchange, socket) = both.ok_or(Errno::NOTCONN)?;
+        match exchange.go_on(socket.as_fd()) {
+            Ok(None) => Ok(Step::Goes),
+            Ok(Some(status)) => {
+                let closes = self.mode == Mode::Tls || exchange.answer.closes;
+                self.state = State::Idle;
+                if closes {
+                    self.close();
+                }
+                Ok(Step::Answered(status))
+            }
+            Err(Broken::System(error)) => Err(error),
+            Err(Broken::Answer(why)) => Ok(self.fail(why)),
+        }
+    }
+
     fn answer(&mut self) -> Result<Step, Errno> {
+        if self.exchange.is_some() {
+            return self.exchange();
+        }
         let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
         let mut byte = [0; 16];
         match take(socket.as_fd(), &mut byte) {

@@ -77,6 +77,11 @@ pub(crate) fn dial(target: SocketAddr, kind: SocketType) -> rustix::io::Result<O
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let socket = socket(family, kind)?;
+    if kind == SocketType::STREAM {
+        // The end of a handshake and the question behind it are two writes: the second must not
+        // wait until the first is acknowledged.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+    }
     match connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(e) => Err(e),

@@ -29,12 +29,11 @@ pub(super) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Keeps the calling thread on the last CPU that it may use, where interrupts
-/// are rarest; returns which.
+/// The CPUs that the calling thread may use.
 ///
 /// # Errors
-/// The kernel refuses.
-pub(super) fn pin() -> Result<usize> {
+/// The kernel does not tell.
+pub(super) fn cpus() -> Result<Vec<usize>> {
     // SAFETY: a cpu_set_t is plain bits, for which zeros are valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::cpu_set_t>();
@@ -47,22 +46,39 @@ pub(super) fn pin() -> Result<usize> {
     );
     // SAFETY: the index is within the set.
     let allowed = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
-    let cpu = (0..libc::CPU_SETSIZE as usize)
-        .rev()
-        .find(allowed)
-        .context("this process may use no CPU")?;
-    // SAFETY: as above.
-    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the index is within the set, and the set has the size given.
-    let done = unsafe {
-        libc::CPU_SET(cpu, &mut one);
-        libc::sched_setaffinity(0, size, &raw const one)
-    };
+    Ok((0..libc::CPU_SETSIZE as usize).filter(allowed).collect())
+}
+
+/// Keeps the calling thread on these CPUs, and the processes that it starts from now on.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn stay(cpus: &[usize]) -> Result<()> {
+    // SAFETY: a cpu_set_t is plain bits, for which zeros are valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::cpu_set_t>();
+    for cpu in cpus {
+        // SAFETY: the set is one; a number beyond it is ignored.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: the set has the size given.
+    let done = unsafe { libc::sched_setaffinity(0, size, &raw const set) };
     ensure!(
         done == 0,
-        "cannot stay on CPU {cpu}: {}",
+        "cannot stay on CPUs {cpus:?}: {}",
         std::io::Error::last_os_error()
     );
+    Ok(())
+}
+
+/// Keeps the calling thread on the last CPU that it may use, where interrupts
+/// are rarest; returns which.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn pin() -> Result<usize> {
+    let cpu = *cpus()?.last().context("this process may use no CPU")?;
+    stay(&[cpu])?;
     Ok(cpu)
 }
 

@@ -8,6 +8,7 @@ mod datapath;
 mod frame;
 mod isolate;
 mod kernel;
+mod l7;
 mod loadgen;
 mod machine;
 mod manifests;
@@ -82,6 +83,8 @@ enum Suite {
     Control,
     /// Clients of services on a real cluster, beside kube-proxy and beside no service at all
     Traffic,
+    /// The proxy of Ingresses, beside nginx and haproxy
+    L7,
 }
 
 impl Suite {
@@ -91,6 +94,7 @@ impl Suite {
             Self::Tc => "tc",
             Self::Control => "control",
             Self::Traffic => "traffic",
+            Self::L7 => "l7",
         }
     }
 }
@@ -160,6 +164,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let measured = traffic::measure(&plan, &mut report.notes);
         let measured = report.partial("traffic", measured);
         report.take("traffic", measured);
+    }
+    if plan.wants("l7") {
+        report.watch("l7", |report| {
+            let measured = l7::measure(&plan);
+            report.partial("l7", measured)
+        });
     }
     finish(args, &report.rows, &report.notes)?;
     report.failed.map_or(Ok(()), Err)

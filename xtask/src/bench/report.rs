@@ -186,7 +186,12 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          round are pairs, and `×` is the median of the pairs' ratios, `±` half the width of its 95 %\n\
          confidence interval. How far the ratio of `no proxy, other nodes` is from 1 is what this machine\n\
          cannot tell. CPU time is the whole machine's, of all turns of a repetition. At a fixed rate,\n\
-         latency counts from when a transaction was due.\n\n",
+         latency counts from when a transaction was due.\n\n\
+         In `l7` the proxies have one CPU, with one thread each, and wrk has another one, with the\n\
+         upstream. They have turns of three seconds; who begins a round ends the next. nginx is told\n\
+         what ingress-nginx tells it by its defaults, and all set the same headers. CPU time and memory\n\
+         are those of the proxy's processes alone. Latency at a rate, handshakes and connections that\n\
+         wait are the load generator's.\n\n",
     );
     for note in notes {
         let _ = writeln!(out, "- {note}");

@@ -87,7 +87,7 @@ pub(super) struct Spot {
 /// One row of the result.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    /// Suite: `xdp`, `tc`, `control`, `traffic`.
+    /// Suite: `xdp`, `tc`, `control`, `traffic`, `l7`.
     pub(super) suite: String,
     /// What was measured.
     pub(super) case: String,

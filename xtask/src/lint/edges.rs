@@ -9,7 +9,7 @@ use crate::build::cargo;
 
 /// What a crate must never be linked with, by whichever way. Development dependencies are
 /// free: tests may use what the code may not.
-const FORBIDDEN: [(&str, &[&str]); 6] = [
+const FORBIDDEN: [(&str, &[&str]); 7] = [
     (
         "lb-common",
         &[
@@ -53,8 +53,13 @@ const FORBIDDEN: [(&str, &[&str]); 6] = [
             "tokio",
             "kube",
             "k8s-openapi",
-            "libc",
+            "rand",
+            "getrandom",
         ],
+    ),
+    (
+        "lb-proxy",
+        &["lb-common", "lb-datapath", "lb-plan", "kube", "k8s-openapi"],
     ),
     ("lb-userspace", &["aya-ebpf"]),
     // It measures any proxy alike.

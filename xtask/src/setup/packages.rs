@@ -19,7 +19,7 @@ pub(crate) struct Tool {
 }
 
 /// What tests, lab and benchmarks need.
-pub(super) const TOOLS: [Tool; 7] = [
+pub(super) const TOOLS: [Tool; 8] = [
     Tool {
         command: "ip",
         debian: &["iproute2"],
@@ -39,6 +39,8 @@ pub(super) const TOOLS: [Tool; 7] = [
     Tool::of("curl", &["curl"]),
     // docs/bpftool.md shows bpftool's output by it.
     Tool::of("jq", &["jq"]),
+    // The other end of TLS in tests of the proxy.
+    Tool::of("openssl", &["openssl"]),
     // A real kube-proxy, from which the agent takes over, calls these.
     Tool::of("nft", &["nftables"]),
     Tool {
@@ -185,7 +187,9 @@ mod tests {
     fn a_package_is_asked_for_once() {
         assert_eq!(
             missing_packages(&TOOLS, |_| false),
-            ["iproute2", "bpftool", "curl", "jq", "nftables", "iptables"]
+            [
+                "iproute2", "bpftool", "curl", "jq", "openssl", "nftables", "iptables"
+            ]
         );
         assert_eq!(missing_packages(&TOOLS, |c| c != "bpftool"), ["bpftool"]);
         assert_eq!(missing_packages(&CLUSTER, |c| c != "nft"), ["nftables"]);
