@@ -3,7 +3,7 @@
 mod view;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io,
     net::SocketAddr,
     sync::{
@@ -16,11 +16,11 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use lb_route::{
     Table,
-    action::{Action, Answer, Endpoints, Upstream},
+    action::{Action, Answer, Endpoints, Location, Upstream},
     balance::round_robin,
     globals::Globals,
     request::{Client, Head},
-    settings::VerifyClient,
+    settings::{BackendProtocol, UpstreamTls, VerifyClient},
 };
 use tokio::{net::TcpStream, task::JoinHandle};
 
@@ -142,10 +142,10 @@ struct Current {
 impl Decide for Current {
     fn decide(&self, head: &Head<'_>, client: &Client) -> Action {
         // An authority of clients that cannot be read: ingress-nginx answers 403 to all.
-        let name = head.authority().and_then(lb_route::host::normal);
         let certificates = self.certificates.load();
-        let is_closed = name.is_some_and(|name| certificates.auth_error(&name).is_some());
-        match is_closed {
+        let name = || head.authority().and_then(lb_route::host::normal);
+        let is_closed = |name: String| certificates.auth_error(&name).is_some();
+        match certificates.has_auth_errors() && name().is_some_and(is_closed) {
             true => Action::Answer(Answer {
                 status: StatusCode::FORBIDDEN,
                 headers: Vec::new(),
@@ -189,13 +189,40 @@ impl Shared {
     }
 
     /// From now on another table counts. Certificates come first: a host that asks for those of
-    /// its clients must not be served before it can.
+    /// its clients must not be served before it can. Most changes are of endpoints: they leave
+    /// certificates, and what is known of Ingresses, as they are.
     fn take(&self, table: Arc<Table>) {
-        let previous = self.certificates.load();
-        let certificates = certificates(Some(&previous), &table, &self.fallback);
-        self.certificates.store(Arc::new(certificates));
+        let old = self.table.load_full();
+        let default = |table: &Table| table.default_certificate().map(Arc::as_ptr);
+        let has_hosts_of_old = table.has_hosts_of(&old);
+        let is_alike = has_hosts_of_old
+            && Arc::ptr_eq(table.globals(), old.globals())
+            && default(&table) == default(&old);
+        if !is_alike {
+            let previous = self.certificates.load();
+            let certificates = certificates(Some(&previous), &table, &self.fallback);
+            self.certificates.store(Arc::new(certificates));
+        }
         self.table.store(table.clone());
         self.proxy.adapt(&table);
+        if !has_hosts_of_old {
+            self.forget(&table);
+        }
+    }
+
+    /// Forgets what is known of Ingresses, and of settings of TLS, that a table has not.
+    fn forget(&self, table: &Table) {
+        let locations = || table.hosts().flat_map(|(_, host)| host.locations());
+        let uids: HashSet<&str> = locations().map(|location| &*location.uid).collect();
+        self.proxy.limiter.retain(|uid| uids.contains(uid));
+        let of = |location: &'_ Arc<Location>| location.settings.upstream.tls.clone();
+        let with_tls = locations().filter(|location| {
+            let protocol = location.settings.upstream.protocol;
+            matches!(protocol, BackendProtocol::Https | BackendProtocol::Grpcs)
+        });
+        let used: HashSet<UpstreamTls> = with_tls.map(of).collect();
+        let connector = self.proxy.pool.connector();
+        connector.retain(|settings| used.contains(settings));
     }
 
     /// A connection that may begin with the PROXY protocol: who the client is, and what port it

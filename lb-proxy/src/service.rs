@@ -82,18 +82,8 @@ fn client<C: Connect>(visit: &Visit<C>) -> Client {
         port: peer.port,
         tls: peer.tls.clone(),
         random,
-        request_id: hexadecimal(id),
+        request_id: format!("{id:032x}"),
     }
-}
-
-/// 32 digits.
-fn hexadecimal(number: u128) -> String {
-    let digit = |place: u32| {
-        let nibble = (number >> (4 * (31 - place))) & 15;
-        // At most 15.
-        char::from_digit(nibble as u32, 16).unwrap_or('0')
-    };
-    (0..32).map(digit).collect()
 }
 
 impl<C: Connect> Exchange<C> {

@@ -85,6 +85,7 @@ pub struct Certificates {
     hosts: HashMap<Box<str>, Entry>,
     default: Served,
     default_error: Option<SecretError>,
+    has_auth_errors: bool,
     made: Made,
 }
 
@@ -164,8 +165,10 @@ impl Certificates {
                 table.insert(host.name.into_boxed_str(), entry);
             }
         }
+        let is_closed = |entry: &Entry| matches!(entry, Entry::Served(_, t) if t.auth.is_some());
         Self {
             options: options.clone(),
+            has_auth_errors: table.values().any(is_closed),
             hosts: table,
             default: unnamed,
             default_error,
@@ -199,6 +202,11 @@ impl Certificates {
     /// What the default certificate says.
     pub fn default_facts(&self) -> &Facts {
         self.default.certificate.facts()
+    }
+
+    /// Whether [`Certificates::auth_error`] says something of any host.
+    pub fn has_auth_errors(&self) -> bool {
+        self.has_auth_errors
     }
 
     /// What is wrong with the authority of a host's clients, if it has one: ingress-nginx

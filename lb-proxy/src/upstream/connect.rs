@@ -69,8 +69,13 @@ impl Connect for Plain {
     }
 
     async fn connect(&self, target: &Target<Infallible>) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(target.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        tcp(target.address).await
     }
+}
+
+/// A connection of TCP, on which requests are written whole.
+pub(super) async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -19,12 +19,19 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::connect::{Connect, Target};
+use super::connect::{Connect, Target, tcp};
 use crate::tls::upstream::{self, Upstreams};
 
 /// Makes connections of TCP, and of TLS.
 #[derive(Debug, Default)]
 pub struct Dial(Upstreams);
+
+impl Dial {
+    /// Forgets the TLS of settings that are not used any more.
+    pub(crate) fn retain(&self, used: impl FnMut(&UpstreamTls) -> bool) {
+        self.0.retain(used);
+    }
+}
 
 /// How TLS is spoken with an endpoint.
 #[derive(Clone, Debug)]
@@ -82,8 +89,7 @@ impl Connect for Dial {
     }
 
     async fn connect(&self, target: &Target<Speaks>) -> io::Result<Stream> {
-        let stream = TcpStream::connect(target.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = tcp(target.address).await?;
         let Some(tls) = &target.tls else {
             return Ok(Stream::Plain(stream));
         };
