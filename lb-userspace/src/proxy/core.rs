@@ -33,6 +33,8 @@ pub(super) struct Core {
     fold: Fold,
     pub(super) notices: Option<mpsc::Sender<Notice>>,
     ticks: u64,
+    /// Whether an object changed since it was told what is wrong with them.
+    is_changed: bool,
     state: Arc<State>,
 }
 
@@ -56,6 +58,7 @@ impl Core {
             fold: Fold::default(),
             notices: None,
             ticks: 0,
+            is_changed: false,
             state,
         };
         let outlets = Outlets {
@@ -98,6 +101,7 @@ impl Core {
             }
         }
         self.store.apply(change);
+        self.is_changed = true;
     }
 
     fn hand_out(&mut self) {
@@ -126,6 +130,9 @@ impl Core {
     /// Tells what is new wrong with objects, on the log and as Events.
     fn tell(&mut self) {
         self.ticks += 1;
+        if !std::mem::take(&mut self.is_changed) {
+            return;
+        }
         let told = |(key, trouble): (ObjectKey, lb_route::trouble::Trouble)| {
             Told::new(key.to_string(), key, trouble.reason, trouble.message)
         };
