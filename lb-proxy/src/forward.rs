@@ -251,12 +251,13 @@ impl<C: Connect> Exchange<C> {
             fresh,
             connected: None,
         };
-        let outgoing = Outgoing {
+        // Futures have room for it at each step that it is handed on: a pointer is smaller.
+        let outgoing = Box::new(Outgoing {
             request: plan.head.request(&self.entry.record, self.upload(plan)),
             body: plan.body.clone(),
             send_timeout: settings.send_timeout,
             read_timeout: settings.read_timeout,
-        };
+        });
         let target = Target {
             address,
             h2: plan.h2,

@@ -30,6 +30,7 @@ mod timer;
 pub mod tls;
 mod upload;
 mod upstream;
+mod write;
 
 pub use client::{Peer, Protocol};
 pub use options::Options;

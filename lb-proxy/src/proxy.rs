@@ -106,12 +106,16 @@ impl<C: Connect> Proxy<C> {
     }
 
     /// Serves one connection to its end.
-    pub async fn serve<Io>(self: Arc<Self>, io: Io, peer: Peer)
+    pub fn serve<Io>(
+        self: Arc<Self>,
+        io: Io,
+        peer: Peer,
+    ) -> impl Future<Output = ()> + Send + use<C, Io>
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let phase = self.draining.subscribe();
-        client::serve(self, io, peer, phase).await;
+        client::serve(self, io, peer, phase)
     }
 
     /// Looks after the connections to endpoints that wait for requests. It does not end; as long

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +30,7 @@ pub use view::{Connections, View};
 
 use crate::{
     Decide, Dial, Observe, Options, Peer, Protocol, Proxy,
+    client::Lasting,
     listen::{self, Drain, Listeners},
     proxy_protocol::{self, Header},
     tls::{
@@ -255,17 +257,35 @@ impl Shared {
         }
     }
 
-    async fn plain(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) {
-        let _open = self.connections[0].open();
-        tell(peer, self.http(stream, peer).await);
+    fn plain(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
+        let begun = Box::pin(self.clone().http(stream, peer));
+        self.serve(0, peer, begun)
     }
 
-    async fn tls(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) {
-        let _open = self.connections[1].open();
-        tell(peer, self.https(stream, peer).await);
+    fn tls(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
+        let begun = Box::pin(self.clone().https(stream, peer));
+        self.serve(1, peer, begun)
     }
 
-    async fn http(&self, mut stream: TcpStream, peer: listen::Peer) -> io::Result<()> {
+    /// A connection of HTTP or HTTPS. What only its beginning needs is not kept with it.
+    async fn serve(
+        self: Arc<Self>,
+        which: usize,
+        peer: listen::Peer,
+        begun: Pin<Box<impl Future<Output = io::Result<Lasting>>>>,
+    ) {
+        let _open = self.connections[which].open();
+        match begun.await {
+            Ok(lasting) => lasting.await,
+            Err(error) => tracing::debug!(client = %peer.remote, %error, "a connection ended"),
+        }
+    }
+
+    async fn http(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: listen::Peer,
+    ) -> io::Result<Lasting> {
         let peer = self.introduced(&mut stream, peer).await?;
         let peer = Peer {
             address: peer.remote,
@@ -273,16 +293,22 @@ impl Shared {
             tls: None,
             protocol: Protocol::Tell,
         };
-        self.proxy.clone().serve(stream, peer).await;
-        Ok(())
+        Ok(Box::pin(self.proxy.clone().serve(stream, peer)))
     }
 
-    async fn https(&self, mut stream: TcpStream, peer: listen::Peer) -> io::Result<()> {
+    async fn https(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: listen::Peer,
+    ) -> io::Result<Lasting> {
         let peer = self.introduced(&mut stream, peer).await?;
         let accepted = self.acceptor.accept(stream).await;
         let established = match accepted.map_err(io::Error::other)? {
             Accepted::Tls(established) => established,
-            Accepted::Passed(passed) => return self.pass(passed).await,
+            Accepted::Passed(passed) => {
+                self.pass(passed).await?;
+                return Ok(Box::pin(async {}));
+            }
         };
         let peer = Peer {
             address: peer.remote,
@@ -293,8 +319,7 @@ impl Shared {
                 false => Protocol::Http1,
             },
         };
-        self.proxy.clone().serve(established.stream, peer).await;
-        Ok(())
+        Ok(Box::pin(self.proxy.clone().serve(established.stream, peer)))
     }
 
     /// Carries a connection to the backend whose TLS it is (`ssl-passthrough`).
@@ -319,13 +344,6 @@ impl Shared {
         };
         let turn = upstream.turn.fetch_add(1, Ordering::Relaxed);
         round_robin(endpoints, turn, &[])
-    }
-}
-
-/// Says why a connection has ended before its first request.
-fn tell(peer: listen::Peer, ended: io::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(client = %peer.remote, %error, "a connection ended");
     }
 }
 

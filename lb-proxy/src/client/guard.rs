@@ -21,6 +21,7 @@ use crate::{
     },
     options::Options,
     timer::Timer,
+    write::poll_write_pieces,
 };
 
 /// What the parser sees in place of a head that is refused: a last request.
@@ -329,7 +330,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<Io> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        let write = poll_write_pieces(Pin::new(&mut self.io), cx, pieces);
         self.written(cx, write)
     }
 

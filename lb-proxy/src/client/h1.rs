@@ -34,19 +34,32 @@ enum End {
 
 /// Serves a connection to its end. While nothing comes, nothing is kept of it but itself: most
 /// connections wait most of the time, and hyper's buffers and the place for an answer are large.
-pub(super) async fn serve<C, Io>(
+pub(super) fn serve<C, Io>(
     visit: Arc<Visit<C>>,
     io: Io,
     read: BytesMut,
-    mut phase: watch::Receiver<Phase>,
-) where
+    phase: watch::Receiver<Phase>,
+) -> impl Future<Output = ()> + Send
+where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (line, head) = bounds(&visit.options);
     let scanner = Scanner::new(line, head);
     let owner = (visit.link.clone(), visit.options.clone());
-    let mut guard = Guard::new(io, read, scanner, owner);
+    // A future has room for each place where a value has been: of this one it is a pointer.
+    let guard = Box::new(Guard::new(io, read, scanner, owner));
+    to_the_end(visit, guard, phase)
+}
+
+async fn to_the_end<C, Io>(
+    visit: Arc<Visit<C>>,
+    mut guard: Box<Guard<Io>>,
+    mut phase: watch::Receiver<Phase>,
+) where
+    C: Connect,
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     loop {
         // What rests is not to hold the place for it.
         let (back, rest, end) = Box::pin(talk(&visit, guard, &mut phase)).await;
@@ -70,9 +83,9 @@ pub(super) async fn serve<C, Io>(
 /// another protocol.
 async fn talk<C, Io>(
     visit: &Arc<Visit<C>>,
-    guard: Guard<Io>,
+    guard: Box<Guard<Io>>,
     phase: &mut watch::Receiver<Phase>,
-) -> (Guard<Io>, bytes::Bytes, End)
+) -> (Box<Guard<Io>>, bytes::Bytes, End)
 where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -146,7 +159,7 @@ async fn in_phase<F: Future>(
 /// Ends a connection, or carries another protocol.
 async fn finish<C, Io>(
     visit: &Visit<C>,
-    mut guard: Guard<Io>,
+    mut guard: Box<Guard<Io>>,
     rest: &[u8],
     mut phase: watch::Receiver<Phase>,
 ) where

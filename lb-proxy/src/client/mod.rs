@@ -12,6 +12,7 @@ mod tunnel;
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
@@ -70,13 +71,36 @@ pub(crate) struct Visit<C: Connect> {
     pub(crate) tunnel: Mutex<Option<Tunnel<C>>>,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve<C, Io>(
+/// What serves a connection to its end.
+pub(crate) type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serves a connection to its end. What only its beginning needs is not kept with it.
+pub(crate) fn serve<C, Io>(
+    proxy: Arc<Proxy<C>>,
+    io: Io,
+    peer: Peer,
+    phase: watch::Receiver<Phase>,
+) -> impl Future<Output = ()> + Send
+where
+    C: Connect,
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let begun = Box::pin(begin(proxy, io, peer, phase));
+    async move {
+        if let Some(lasting) = begun.await {
+            lasting.await;
+        }
+    }
+}
+
+/// Finds out what a connection speaks; `None` if it says nothing.
+async fn begin<C, Io>(
     proxy: Arc<Proxy<C>>,
     mut io: Io,
     peer: Peer,
     phase: watch::Receiver<Phase>,
-) where
+) -> Option<Lasting>
+where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -87,10 +111,8 @@ pub(crate) async fn serve<C, Io>(
         Protocol::Http2 => true,
         Protocol::Tell => {
             let patience = options.client.header_timeout;
-            match tokio::time::timeout(patience, sniff::is_h2(&mut io, &mut read)).await {
-                Ok(Ok(h2)) => h2,
-                Ok(Err(_)) | Err(_) => return,
-            }
+            let told = tokio::time::timeout(patience, sniff::is_h2(&mut io, &mut read)).await;
+            told.ok()?.ok()?
         }
     };
     let number = proxy.next_connection();
@@ -103,12 +125,11 @@ pub(crate) async fn serve<C, Io>(
         link: Arc::new(Link::new()),
         tunnel: Mutex::new(None),
     });
-    if h2 {
-        // So that the tasks of other connections are small.
-        Box::pin(h2::serve(visit, io, read, phase)).await;
+    Some(if h2 {
+        Box::pin(h2::serve(visit, io, read, phase))
     } else {
-        h1::serve(visit, io, read, phase).await;
-    }
+        Box::pin(h1::serve(visit, io, read, phase))
+    })
 }
 
 /// Bytes of a line of a head, and of a whole head.

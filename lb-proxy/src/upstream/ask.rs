@@ -33,7 +33,7 @@ impl<C: Connect> Pool<C> {
     pub(crate) async fn ask(
         self: &Arc<Self>,
         target: Target<C::Tls>,
-        outgoing: Outgoing,
+        outgoing: Box<Outgoing>,
         how: &mut How,
     ) -> Result<Reply<C>, Failed> {
         if target.h2 {
@@ -47,7 +47,7 @@ impl<C: Connect> Pool<C> {
     async fn ask_h1(
         self: &Arc<Self>,
         target: Target<C::Tls>,
-        outgoing: Outgoing,
+        outgoing: Box<Outgoing>,
         how: &mut How,
     ) -> Result<Reply<C>, Failed> {
         let waiting = if how.fresh { None } else { self.take(&target) };
@@ -67,7 +67,7 @@ impl<C: Connect> Pool<C> {
                 sent: true,
                 reused: false,
             };
-            let parts = lane.into_parts().await.map_err(broken)?;
+            let parts = Box::pin(lane.into_parts()).await.map_err(broken)?;
             return Ok(Reply::Switched(response.map(|_| ()), parts));
         }
         let sends = body.is_some_and(|body| !body.is_done());
@@ -84,7 +84,7 @@ impl<C: Connect> Pool<C> {
     async fn ask_h2(
         self: &Arc<Self>,
         target: Target<C::Tls>,
-        outgoing: Outgoing,
+        outgoing: Box<Outgoing>,
         how: &mut How,
     ) -> Result<Reply<C>, Failed> {
         let there = if how.fresh {

@@ -20,7 +20,10 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::connect::{Connect, Target, tcp};
-use crate::tls::upstream::{self, Upstreams};
+use crate::{
+    tls::upstream::{self, Upstreams},
+    write::poll_write_pieces,
+};
 
 /// Makes connections of TCP, and of TLS.
 #[derive(Debug, Default)]
@@ -130,7 +133,7 @@ impl AsyncWrite for Stream {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Self::Plain(stream) => poll_write_pieces(Pin::new(stream), context, parts),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
         }
     }

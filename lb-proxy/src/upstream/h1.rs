@@ -82,7 +82,7 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
     /// There is none; then the connection is of no more use.
     pub(crate) async fn ask(
         &mut self,
-        outgoing: Outgoing,
+        outgoing: Box<Outgoing>,
     ) -> Result<hyper::Response<Incoming>, Failed> {
         let reused = self.requests > 0;
         self.requests += 1;
@@ -91,7 +91,7 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
             body,
             send_timeout,
             read_timeout,
-        } = outgoing;
+        } = *outgoing;
         let begun = Instant::now();
         // What it waits for comes only while the connection is polled: nobody need be woken. And
         // the budget of the task must not end it: then nobody would be.

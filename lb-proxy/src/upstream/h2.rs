@@ -107,7 +107,7 @@ impl Stream {
     /// There is none.
     pub(crate) async fn ask(
         &mut self,
-        outgoing: Outgoing,
+        outgoing: Box<Outgoing>,
     ) -> Result<hyper::Response<Incoming>, Failed> {
         let reused = self.reused;
         let begun = Instant::now();

@@ -22,17 +22,17 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn outgoing(&self, settings: &Forwarding) -> Outgoing {
+    fn outgoing(&self, settings: &Forwarding) -> Box<Outgoing> {
         let mut request = Request::new(Upload::Empty);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        Outgoing {
+        Box::new(Outgoing {
             request,
             body: None,
             send_timeout: settings.send_timeout,
             read_timeout: settings.read_timeout,
-        }
+        })
     }
 }
 
