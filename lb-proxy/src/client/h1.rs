@@ -101,7 +101,9 @@ where
     })
     .await;
     let parts = connection.into_parts();
-    (parts.io.into_inner(), parts.read_buf, end)
+    // Nothing would keep all the memory that it is a piece of.
+    let read = Some(parts.read_buf).filter(|read| !read.is_empty());
+    (parts.io.into_inner(), read.unwrap_or_default(), end)
 }
 
 /// Waits until something ends, or it rests, or the proxy ends.
