@@ -1,6 +1,6 @@
 //! What a proxy tells of itself: its access log, its metrics and its status page.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use bascule_tests::{
     e2e::{eventually, netns::Netns},
@@ -13,6 +13,7 @@ use bascule_tests::{
 };
 use regex::Regex;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const PROXY: [u8; 4] = [10, 79, 0, 1];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -306,4 +307,67 @@ fn page(answer: &Answer) {
         }
     }
     assert_eq!(open, Vec::<String>::new());
+}
+
+/// What chromium, without a window, writes of the page.
+fn browse(to: SocketAddr, arguments: &[&str]) -> String {
+    let dir = std::env::var_os("CHROMIUM_DIR").expect(
+        "`cargo xtask test netns` fetches chromium, and sets CHROMIUM_DIR; by hand, set it to its directory",
+    );
+    let profile = TempDir::new().expect("a directory can be made");
+    let quiet = [
+        "--headless",
+        // It runs as root here, where its sandbox does not.
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-logging=stderr",
+    ];
+    let output = Command::new("timeout")
+        .arg("60")
+        .arg(PathBuf::from(dir).join("chromium"))
+        .args(quiet)
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(arguments)
+        .arg(format!("http://{to}/"))
+        .output()
+        .expect("it can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}: {said}", output.status);
+    // Violations of the page's policy, and errors in it.
+    assert!(!said.contains("CONSOLE"), "{said}");
+    out
+}
+
+#[test]
+fn a_browser_shows_the_status_page() {
+    with_proxy("browser", |_, admin, _| {
+        // Troubles are told once a second.
+        eventually(PATIENCE, || {
+            let body = get(admin, "admin", "/", "").body;
+            body.contains("no-such-thing").then_some(()).ok_or(body)
+        });
+        let dom = browse(admin, &["--dump-dom"]);
+        for part in [">shop.test<", "no-such-thing"] {
+            assert!(dom.contains(part), "{part}\n{dom}");
+        }
+        assert!(!dom.contains("<script"), "{dom}");
+        let dir = TempDir::new().expect("a directory can be made");
+        for width in [1280u32, 400] {
+            let file = dir.path().join(format!("{width}.png"));
+            let shot = format!("--screenshot={}", file.display());
+            let size = format!("--window-size={width},800");
+            browse(admin, &[&shot, &size, "--hide-scrollbars"]);
+            let png = std::fs::read(&file).expect("there is a picture");
+            // The width is the first field of the first chunk (PNG, section 11.2.1).
+            assert_eq!(&png[12..16], b"IHDR");
+            assert_eq!(png[16..20], width.to_be_bytes());
+            // An empty page has a few hundred.
+            assert!(png.len() > 10_000, "{} bytes", png.len());
+        }
+    });
 }

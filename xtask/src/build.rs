@@ -94,6 +94,9 @@ pub(crate) fn bpf_cargo(nightly: &setup::Nightly, command: &str) -> Sh {
             setup::toolchain::linker(),
         )
         .env("CARGO_TARGET_DIR", paths::bpf_target())
+        // The linker optimizes the whole object, from crates that are left as they are.
+        .env("CARGO_PROFILE_RELEASE_LTO", "false")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .dir(&paths::root())
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{bench, build, chart, cluster, image, lab, lint, setup, test};
+use crate::{bench, build, chart, cluster, fuzz, image, lab, lint, setup, test};
 
 /// The user's mistake or the project's: something did not build, pass or hold.
 const FAILED: u8 = 1;
@@ -62,6 +62,8 @@ enum Command {
     Test(test::Args),
     /// Measure the datapath and the agent against what they must reach
     Bench(bench::Args),
+    /// Look for inputs that the proxy of Ingresses does not stand
+    Fuzz(fuzz::Args),
     /// Check formatting, clippy, crate boundaries, dependencies, licences and spelling
     #[command(
         after_help = "Examples:\n  cargo xtask lint\n\nNeeds no privilege. Its tools are built once, at pinned versions, into ~/.cache/bascule."
@@ -94,6 +96,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::ClusterNodeInit { node } => cluster::node_init(node)?,
         Command::Test(args) => return test::run(&args),
         Command::Bench(args) => bench::run(&args)?,
+        Command::Fuzz(args) => fuzz::run(&args)?,
         Command::Lint => lint::run()?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut std::io::stdout());

@@ -1,6 +1,7 @@
 //! Packages of Debian, fetched and unpacked without being installed: the machine's sources,
 //! lists and packages stay as they are.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -110,6 +111,59 @@ pub(crate) fn unpack(apt: Sh, packages: &[&str], scratch: &Path, into: &Path) ->
     remove(scratch)
 }
 
+/// Fetches packages and unpacks them, with those that they depend on and that are not installed;
+/// `scratch` is emptied.
+///
+/// # Errors
+/// One cannot be had or unpacked.
+pub(crate) fn unpack_whole(packages: &[&str], scratch: &Path, into: &Path) -> Result<()> {
+    let names = match with_dependencies(packages) {
+        Ok(names) => names,
+        Err(_) => {
+            // A fresh machine has not read the lists yet.
+            Sh::new("apt-get")
+                .args(["-qq", "update"])
+                .run_quietly("reading the package lists")?;
+            with_dependencies(packages)?
+        }
+    };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    unpack(Sh::new("apt-get"), &names, scratch, into)?;
+    // Nothing of it is needed, and it may not be readable for others.
+    let _ = fs::remove_dir_all(into.join("var"));
+    Ok(())
+}
+
+/// Packages, and those that they depend on and that are not installed.
+fn with_dependencies(packages: &[&str]) -> Result<Vec<String>> {
+    let plan = Sh::new("apt-get")
+        .args(["-s", "--no-install-recommends", "install"])
+        .args(packages)
+        .read()
+        .with_context(|| {
+            let all = packages.join(", ");
+            format!("{all} cannot be had from this machine's packages")
+        })?;
+    Ok(new_packages(&plan))
+}
+
+/// `Inst NAME (VERSION …)`; `Inst NAME [OLD] (VERSION …)` is there already, and is taken too.
+fn new_packages(plan: &str) -> Vec<String> {
+    let lines = plan.lines().filter_map(|line| line.strip_prefix("Inst "));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+/// Where the libraries of unpacked packages are, for `LD_LIBRARY_PATH`.
+pub(crate) fn libraries(unpacked: &Path) -> OsString {
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    // Some are in a directory below.
+    let dirs = ["usr/lib", "lib"].map(|dir| unpacked.join(dir).join(&triplet));
+    let below = ["pulseaudio"].map(|name| dirs[0].join(name));
+    // Cache directories have no colon, or the loader would have none of them either.
+    std::env::join_paths(dirs.iter().chain(&below)).unwrap_or_default()
+}
+
 /// The files of a directory, in order.
 ///
 /// # Errors
@@ -132,6 +186,15 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_plan_names_what_is_missing() {
+        let plan = "Reading package lists...\nThe following NEW packages will be installed:\n  wrk\n\
+                    Inst libssl3 [3.0.19-1] (3.0.22-1 Debian-Security:12/oldstable-security [amd64])\n\
+                    Inst wrk (4.1.0-3+b2 Debian:12.15/oldstable [amd64])\n\
+                    Conf wrk (4.1.0-3+b2 Debian:12.15/oldstable [amd64])\n";
+        assert_eq!(new_packages(plan), ["libssl3", "wrk"]);
+    }
 
     #[test]
     fn the_mirror_is_debians_and_nobody_elses() {

@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::build::cargo;
+use crate::chromium;
 use crate::cluster::ensure_api;
 use crate::prometheus;
 use crate::setup::{self, Need};
@@ -25,6 +26,8 @@ const LIMIT_MINUTES: u32 = 25;
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// Names the directory of prometheus and promtool.
 const PROMETHEUS: &str = "PROMETHEUS_DIR";
+/// Names the directory of chromium.
+const CHROMIUM: &str = "CHROMIUM_DIR";
 /// The package whose tests need root, a kernel or a cluster.
 const KERNEL_PACKAGE: &str = "bascule-tests";
 
@@ -116,6 +119,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if wanted(Group::Netns) {
         let dir = given(PROMETHEUS).map_or_else(prometheus::ensure, Ok)?;
         places.push((PROMETHEUS, dir));
+        let dir = given(CHROMIUM).map_or_else(chromium::ensure, Ok)?;
+        places.push((CHROMIUM, dir));
     }
     for program in programs()?.iter().filter(|p| wanted(p.group)) {
         run_one(program, (&args.pass, &places), &mut tally)?;

@@ -74,7 +74,13 @@ const ONLY: [(&str, &[&str]); 2] = [
     ("lb-datapath", &["bytemuck", "lb-common"]),
 ];
 /// Crates that no other crate depends on.
-const LEAVES: [&str; 4] = ["xtask", "bascule-tests", "bascule-loadgen", "lb-ebpf"];
+const LEAVES: [&str; 5] = [
+    "xtask",
+    "bascule-tests",
+    "bascule-loadgen",
+    "bascule-fuzz",
+    "lb-ebpf",
+];
 
 /// Checks the graph that cargo resolved.
 ///

@@ -31,8 +31,13 @@ pub(crate) struct Nightly {
 }
 
 impl Nightly {
-    /// The toolchain's own cargo, with an environment that leads to nothing of another toolchain.
+    /// The toolchain's own cargo.
     pub(crate) fn cargo(&self) -> Sh {
+        self.alone(Sh::new(self.sysroot.join("bin/cargo")))
+    }
+
+    /// A program in an environment that leads to nothing of another toolchain.
+    pub(crate) fn alone(&self, program: Sh) -> Sh {
         let mut path = self.sysroot.join("bin").into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
@@ -48,9 +53,7 @@ impl Nightly {
         ];
         let sh = inherited
             .iter()
-            .fold(Sh::new(self.sysroot.join("bin/cargo")), |sh, name| {
-                sh.env_remove(name)
-            });
+            .fold(program, |sh, name| sh.env_remove(name));
         // bpf-linker loads LLVM from the first libLLVM that it finds there.
         sh.env("PATH", path)
             .env("LD_LIBRARY_PATH", self.sysroot.join("lib"))
