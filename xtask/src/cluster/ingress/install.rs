@@ -1,6 +1,5 @@
 //! The proxy of the chart on the cluster, and the load balancer in front of the nodes.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::BALANCER;
 use crate::chart;
-use crate::cluster::control::{apply, delete, kubectl, kubectl_command};
+use crate::cluster::control::{apply, delete, kubectl};
 use crate::cluster::daemonset::{self, NAMESPACE};
 use crate::cluster::process::wait_for;
 use crate::cluster::proxy::Choice;
 use crate::cluster::topology::{Node, fabric_netns};
 use crate::lab::netns;
+use crate::ui;
 
 /// How long pods of the proxy may take to be ready, or to be gone.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -198,26 +198,17 @@ impl Pods {
     }
 }
 
-/// The end of the pods' logs, for who looks why something is not as it should be.
+/// What the pods' logs have but requests, for who looks why something is not as it should be.
 pub(super) fn show_logs() {
-    let logs = kubectl_command().map(|mut kubectl| {
-        kubectl
-            .args([
-                "-n",
-                NAMESPACE,
-                "logs",
-                "--prefix",
-                "--tail=40",
-                "-l",
-                LABEL,
-            ])
-            .stdin(Stdio::null())
-            // Standard output is for results.
-            .stdout(std::io::stderr())
-            .status()
-    });
-    // The error of the check is what counts.
-    drop(logs);
+    // Where there are none, the error of the check is what counts.
+    let words = ["logs", "--prefix", "--tail=-1", "-l", LABEL];
+    let said = kubectl(&[&["-n", NAMESPACE], &words[..]].concat()).unwrap_or_default();
+    let is_told = |line: &&str| {
+        [" INFO ", " WARN ", "ERROR "]
+            .iter()
+            .any(|l| line.contains(l))
+    };
+    said.lines().filter(is_told).for_each(ui::say);
 }
 
 /// Removes the proxy and the load balancer, and waits until the pods are gone.
