@@ -217,6 +217,9 @@ pub(super) fn show_logs() {
 /// Something stays.
 pub(super) fn remove(objects: &[&str]) -> Result<()> {
     objects.iter().try_for_each(|objects| delete(objects))?;
+    // By which the pods agreed who writes the status; it is none of the chart's.
+    let lease = format!("lease/{NAME}-leader");
+    kubectl(&["-n", NAMESPACE, "delete", &lease, "--ignore-not-found"])?;
     let script: String = BALANCER.map(|ip| format!("route del {ip}\n")).concat();
     netns::ip(Some(&fabric_netns()), &script)?;
     wait_for("the pods of the proxy end", PATIENCE, None, || {

@@ -57,7 +57,8 @@ pub(super) fn run() -> Result<()> {
             .flags
             .iter()
             .any(|flag| flag.starts_with("proxy.")),
-        "the chart's values have a proxy already: `cargo xtask cluster proxy --proxy daemonset` without proxy.*"
+        "the chart's values have a proxy already: `cargo xtask cluster proxy --proxy none` removes it; then \
+         `--proxy daemonset` without proxy.*"
     );
     let first = Workload::DaemonSet.objects(&state.proxy)?;
     let second = Workload::Deployment.objects(&state.proxy)?;
