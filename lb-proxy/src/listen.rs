@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -130,7 +130,8 @@ impl Listeners {
     }
 
     /// Listens at these addresses and at no others. A listener that goes drains its
-    /// connections; those of the others do not notice.
+    /// connections; those of the others do not notice. `[::]` is for clients of both families,
+    /// unless `0.0.0.0` is there with the same port.
     ///
     /// Needs a runtime of tokio. Returns which addresses cannot be listened at: they are tried
     /// again by the next call.
@@ -145,7 +146,9 @@ impl Listeners {
             if self.open.contains_key(address) {
                 continue;
             }
-            match self.listen(*address) {
+            let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            let both = address.ip() == Ipv6Addr::UNSPECIFIED && !addresses.contains(&v4);
+            match self.listen(*address, both) {
                 Ok(open) => {
                     self.open.insert(*address, open);
                 }
@@ -158,8 +161,8 @@ impl Listeners {
         refused
     }
 
-    fn listen(&self, address: SocketAddr) -> io::Result<Open> {
-        let listener = bind(address, self.options)?;
+    fn listen(&self, address: SocketAddr, both: bool) -> io::Result<Open> {
+        let listener = bind(address, both, self.options)?;
         let local = listener.local_addr()?;
         let (drain, drains) = watch::channel(false);
         let accepting = Accepting {
@@ -288,8 +291,14 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Acc
     let (stream, remote) = listener.accept().await?;
     // Answers are written whole; nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
+    let (remote, local) = (plain(remote), plain(stream.local_addr()?));
     Ok((stream, Peer { remote, local }, permit))
+}
+
+/// An address as its own family writes it: a socket for both has those of IPv4 in IPv6 (RFC 4291,
+/// section 2.5.5.2).
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether an error is of one connection that broke before it was accepted (accept(2): those
@@ -314,16 +323,32 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// A listening socket; of IPv6 alone, where the address is, so that `[::]` and `0.0.0.0` go
-/// together.
-fn bind(address: SocketAddr, options: Options) -> io::Result<TcpListener> {
+/// A listening socket, for clients of its own family, or of `both`: of IPv4 alone on a host
+/// without IPv6.
+fn bind(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpListener> {
+    match exactly(address, both, options) {
+        Err(error)
+            if both
+                && matches!(
+                    error.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ) =>
+        {
+            let v4 = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+            exactly(v4, false, options)
+        }
+        bound => bound,
+    }
+}
+
+fn exactly(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!both)?;
     }
     // Connections of a predecessor that linger keep no address.
     socket.set_reuse_address(true)?;

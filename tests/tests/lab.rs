@@ -135,6 +135,27 @@ fn an_agent_that_ends_is_shown_with_the_end_of_its_log() {
 }
 
 #[test]
+fn a_proxy_that_ends_is_told_in_a_line_with_what_to_do() {
+    let xtask = xtask();
+    let agent = FakeAgent::new(&format!(
+        "[ \"$1\" = proxy ] && {{ echo the table is made of cheese; exit 7; }}\n\
+         exec {} lab-serve --name idle --http 10256 --udp 10256",
+        xtask.display()
+    ));
+    let output = agent.run(&["--once", "--l7"]).output().unwrap();
+    let error = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let line = error
+        .lines()
+        .find(|line| line.contains("the proxy in pod n2-c"));
+    let line = line.unwrap_or_else(|| panic!("{error}"));
+    assert!(line.contains("ended (exit status: 7)"), "{line}");
+    assert!(line.contains("run the lab without --l7"), "{line}");
+    assert!(error.contains("| the table is made of cheese"), "{error}");
+    Leftovers::assert_none();
+}
+
+#[test]
 fn ctrl_c_and_sigterm_take_everything_down() {
     for signo in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let agent = FakeAgent::mute();

@@ -91,6 +91,51 @@ fn every_kind_is_there(rows: &[Value]) {
     }
 }
 
+/// Two hosts by the proxy, in both families: by HTTP, by TLS with a path that is rewritten, and
+/// from HTTP to there. The pods are told of the client outside, and each Service's answer.
+#[test]
+fn ingresses_answer_behind_a_service_that_agents_serve() {
+    let dir = tempfile::tempdir().unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for file in ["nodes.yaml", "web.yaml", "external-ip.yaml"] {
+        fs::copy(examples.join(file), dir.path().join(file)).unwrap();
+    }
+    let manifests = dir.path().to_str().unwrap();
+    let words = ["--once", "--json", "--l7", "--connections", "48"];
+    let output = run(&[&words[..], &["--manifests", manifests]].concat())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {stderr}"));
+    assert_eq!(output.status.code(), Some(0), "{report:#}{stderr}");
+    let rows = report["rows"].as_array().unwrap();
+    let row = |url: &str, target: &str| {
+        let found = rows
+            .iter()
+            .find(|r| r["url"] == url && r["target"] == target);
+        found.unwrap_or_else(|| panic!("{url} by {target}: {report:#}"))
+    };
+    let clients = ["172.31.0.100", "fd00:31::100"];
+    for (balancer, client) in ["203.0.113.90", "[2001:db8:113::90]"].iter().zip(clients) {
+        for (url, port, pods) in [
+            ("http://shop.test/", 80, 3),
+            ("http://shop.test/api", 80, 2),
+            ("https://blog.test/blog", 443, 3),
+        ] {
+            let row = row(url, &format!("{balancer}:{port}"));
+            assert_eq!(row["kind"], "Ingress");
+            assert_eq!(row["connections"], 48, "{row}");
+            assert_eq!(row["backends"].as_object().unwrap().len(), pods, "{row}");
+            assert_eq!(row["clients"].as_array().unwrap(), &[client], "{row}");
+        }
+        let led = row("http://blog.test/blog", &format!("{balancer}:80"));
+        assert_eq!(led["expect"], "redirected");
+        assert_eq!(led["errors"]["redirected"], 48, "{led}");
+    }
+    Leftovers::assert_none();
+}
+
 /// A lab that stays up.
 struct Live {
     child: Child,
@@ -165,8 +210,8 @@ fn who_answers(line: &str) -> BTreeSet<String> {
 
 fn copy_examples(to: &Path) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    for entry in fs::read_dir(examples).unwrap() {
-        let path = entry.unwrap().path();
+    let paths = fs::read_dir(examples).unwrap().map(|e| e.unwrap().path());
+    for path in paths.filter(|path| path.is_file()) {
         fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
     }
 }

@@ -6,7 +6,7 @@ const ANY: &str = "127.0.0.1:0";
 
 /// Writes what it reads, and `!` when it drains.
 async fn echo(mut stream: TcpStream, peer: Peer, mut drain: Drain) {
-    assert_eq!(stream.peer_addr().unwrap(), peer.remote);
+    assert_eq!(plain(stream.peer_addr().unwrap()), peer.remote);
     let mut byte = [0];
     loop {
         tokio::select! {
@@ -71,6 +71,47 @@ async fn listeners_come_and_go() {
     assert_eq!(drained.await.unwrap(), 0);
 }
 
+/// The port that the kernel chose for the only address, or the first of them.
+fn port(listeners: &Listeners) -> u16 {
+    listeners.addresses().next().unwrap().port()
+}
+
+/// Of all clients, whatever their family: with their own addresses, not as IPv6 writes those of
+/// IPv4 (RFC 4291, section 2.5.5.2).
+#[tokio::test]
+async fn the_unspecified_address_of_ipv6_is_for_both_families() {
+    let (seen, mut peers) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |_: TcpStream, peer: Peer, _: Drain| {
+        let seen = seen.clone();
+        async move { seen.send(peer).unwrap() }
+    };
+    let mut listeners = Listeners::new(tell, Options::default());
+    assert!(listeners.set(&set_of(&["[::]:0"])).is_empty());
+    for ip in ["127.0.0.1", "::1"] {
+        let to: SocketAddr = (ip.parse::<std::net::IpAddr>().unwrap(), port(&listeners)).into();
+        let client = TcpStream::connect(to).await.unwrap();
+        let peer = peers.recv().await.unwrap();
+        assert_eq!(peer.remote, client.local_addr().unwrap());
+        assert_eq!(peer.local, to);
+    }
+}
+
+#[tokio::test]
+async fn the_unspecified_addresses_go_together() {
+    let free = bind("0.0.0.0:0".parse().unwrap(), false, Options::default()).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let both = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+    let mut listeners = Listeners::new(echo, Options::default());
+    let refused = listeners.set(&set_of(&both.each_ref().map(String::as_str)));
+    assert!(refused.is_empty(), "{refused:?}");
+    for ip in ["127.0.0.1", "::1"] {
+        let to = (ip.parse::<std::net::IpAddr>().unwrap(), port);
+        let mut client = TcpStream::connect(to).await.unwrap();
+        assert_eq!(says(&mut client, b'a').await, b'a');
+    }
+}
+
 #[tokio::test]
 async fn what_drains_too_long_is_cut() {
     let mut listeners = Listeners::new(echo, Options::default());
@@ -126,10 +167,10 @@ async fn a_successor_listens_beside() {
         reuse_port: true,
         ..Options::default()
     };
-    let first = bind(ANY.parse().unwrap(), options).unwrap();
+    let first = bind(ANY.parse().unwrap(), false, options).unwrap();
     let address = first.local_addr().unwrap();
-    bind(address, options).unwrap();
-    let alone = bind(address, Options::default()).unwrap_err();
+    bind(address, false, options).unwrap();
+    let alone = bind(address, false, Options::default()).unwrap_err();
     assert_eq!(alone.kind(), io::ErrorKind::AddrInUse);
 }
 

@@ -30,7 +30,7 @@ pub struct ProxyArgs {
     /// URL of the API server, instead of the configured one
     #[arg(long, value_name = "URL", visible_alias = "apiserver-host")]
     pub apiserver: Option<String>,
-    /// Where HTTP is served
+    /// Where HTTP is served; [::] is every address of both families
     #[arg(long, value_name = "ADDRESS:PORT", num_args = 1.., value_delimiter = ',', default_value = "[::]:80")]
     pub http: Vec<SocketAddr>,
     /// Where HTTPS is served

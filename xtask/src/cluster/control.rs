@@ -242,9 +242,23 @@ pub(crate) fn kubectl(args: &[&str]) -> Result<String> {
 /// # Errors
 /// The API server refuses it.
 pub(crate) fn apply(manifest: &str) -> Result<()> {
+    feed(&["apply", "-f", "-"], manifest)
+}
+
+/// Removes the objects of a manifest, those that are there.
+///
+/// # Errors
+/// The API server refuses it.
+pub(crate) fn delete(manifest: &str) -> Result<()> {
+    let words = ["delete", "--ignore-not-found", "--wait=false", "-f", "-"];
+    feed(&words, manifest)
+}
+
+/// Runs kubectl on a manifest.
+fn feed(words: &[&str], manifest: &str) -> Result<()> {
     use std::io::Write as _;
     let mut child = kubectl_command()?
-        .args(["apply", "-f", "-"])
+        .args(words)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -255,7 +269,7 @@ pub(crate) fn apply(manifest: &str) -> Result<()> {
             .context("cannot write to kubectl")?;
     }
     if !child.wait().context("cannot wait for kubectl")?.success() {
-        bail!("kubectl cannot apply a manifest");
+        bail!("kubectl cannot {} a manifest", words[0]);
     }
     Ok(())
 }

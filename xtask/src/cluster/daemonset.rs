@@ -15,7 +15,8 @@ use crate::{chart, paths};
 
 /// How long the pods may take to be ready, or to be gone.
 const PATIENCE: Duration = Duration::from_secs(120);
-const NAMESPACE: &str = "kube-system";
+/// Where the chart's objects are.
+pub(super) const NAMESPACE: &str = "kube-system";
 /// What all objects of the chart have.
 const LABEL: &str = "app.kubernetes.io/instance=bascule";
 
@@ -54,8 +55,11 @@ fn archive(given: Option<&Path>) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// What this cluster needs, and then what the user wants.
-fn all_values(more: &[String]) -> Result<String> {
+/// The chart's values: what this cluster needs, and then what the user wants.
+///
+/// # Errors
+/// The machine has no cgroup2.
+pub(super) fn all_values(more: &[String]) -> Result<String> {
     let unified = hierarchies()?.into_iter().find(|h| h.v1.is_none());
     let unified = unified.context("no cgroup2 hierarchy is mounted")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -131,7 +135,8 @@ fn all_ready(sets: &str, nodes: u8) -> bool {
 /// # Errors
 /// They stay.
 pub(crate) fn remove() -> Result<()> {
-    let kinds = "daemonset,serviceaccount,clusterrole,clusterrolebinding,configmap";
+    let kinds = "daemonset,deployment,service,serviceaccount,clusterrole,clusterrolebinding,role,rolebinding,\
+                 configmap,secret,poddisruptionbudget,ingressclass,validatingwebhookconfiguration";
     kubectl(&[
         "-n",
         NAMESPACE,

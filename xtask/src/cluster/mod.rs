@@ -12,6 +12,7 @@ pub(crate) mod down;
 mod e2e;
 mod golang;
 mod images;
+mod ingress;
 mod init;
 mod load_clients;
 mod load_test;
@@ -117,6 +118,13 @@ enum Action {
     LoadTest(load_test::Args),
     /// Try every command of an operator, by `kubectl bascule`: the agents must be pods
     Verbs,
+    /// Try the proxy of Ingresses, from clients outside to pods: the agents must be pods
+    #[command(
+        after_help = "Examples:\n  cargo xtask cluster up --proxy daemonset\n  cargo xtask cluster ingress\n\nSwitches the \
+                      chart's proxy on (proxy.enabled), gives its Service a load balancer's address, which leads to the nodes, \
+                      tries it, and removes it again. The last check replaces all of its pods under load."
+    )]
+    Ingress,
     /// Run Kubernetes' own tests
     E2e(e2e::Args),
 }
@@ -146,6 +154,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Action::Apiserver { action } if action == "stop" => down::end("apiserver")?,
         Action::Apiserver { .. } => control::start_apiserver()?,
         Action::Verbs => verbs::run()?,
+        Action::Ingress => ingress::run()?,
         Action::LoadTest(args) => return load_test::run(&args),
         Action::E2e(args) => return e2e::run(&args),
     }

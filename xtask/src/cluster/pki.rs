@@ -1,6 +1,7 @@
 //! Certificates and kubeconfigs of the cluster, made by openssl.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
@@ -164,6 +165,23 @@ fn certify(certificate: &Certificate<'_>) -> Result<()> {
         args.extend(["-addext", &hosts]);
     }
     openssl(&out, &args)
+}
+
+/// A certificate that a host of this name shows, which nobody else has signed, and its key. The
+/// same version is the same certificate.
+///
+/// # Errors
+/// openssl is missing or older than 3.0.
+pub(crate) fn site(host: &str, version: &str) -> Result<(PathBuf, PathBuf)> {
+    let stem = format!("site-{host}-{version}");
+    let (key, out) = (format!("{stem}.key"), format!("{stem}.crt"));
+    if !pki(&out).exists() {
+        let (subject, names) = (format!("/CN={host}"), format!("subjectAltName=DNS:{host}"));
+        let mut args = request(&key, &out, &subject);
+        args.extend(["-addext", &names]);
+        openssl(&out, &args)?;
+    }
+    Ok((pki(&out), pki(&key)))
 }
 
 /// The keys that service accounts' tokens are signed and checked with.

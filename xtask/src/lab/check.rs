@@ -95,6 +95,7 @@ pub(crate) fn judge(row: &Row, tally: &Tally) -> Result<(), String> {
     match &row.expect {
         Expect::Refused => only_error(tally, "refused"),
         Expect::Dropped => only_error(tally, "timeout"),
+        Expect::Redirected => only_error(tally, "redirected"),
         _ if failed > 0 => Err(format!(
             "{failed} of {} connections failed: {}",
             answered + failed,
@@ -128,10 +129,10 @@ fn only_error(tally: &Tally, kind: &str) -> Result<(), String> {
     if wanted == all {
         return Ok(());
     }
-    let what = if kind == "refused" {
-        "to be refused"
-    } else {
-        "no answer"
+    let what = match kind {
+        "refused" => "to be refused",
+        "redirected" => "to be redirected",
+        _ => "no answer",
     };
     let mut got = tally.backends.clone();
     got.extend(tally.errors.clone());
@@ -202,6 +203,7 @@ mod tests {
         let key = RowKey {
             service: "default/web".to_owned(),
             kind: Kind::ClusterIp,
+            ask: None,
             proto: Proto::Tcp,
             target: "10.96.0.10:80".parse().unwrap(),
             place: Place::Pod,
@@ -308,6 +310,12 @@ mod tests {
             .is_err()
         );
         assert!(judge(&row(Expect::Refused), &tally(&[], &[])).is_err());
+        let led = tally(&[], &[("redirected", 4)]);
+        assert_eq!(judge(&row(Expect::Redirected), &led), Ok(()));
+        assert_eq!(
+            judge(&row(Expect::Redirected), &refused).unwrap_err(),
+            "expected to be redirected, got 4 refused"
+        );
     }
 
     #[test]

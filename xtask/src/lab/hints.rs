@@ -5,6 +5,7 @@ use std::path::Path;
 use super::rows::{Expect, Kind, Proto, Row};
 use super::topology::{Node, Place};
 use super::world::Lab;
+use super::{l7, web};
 
 /// A line to type, and what it shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,7 +58,28 @@ pub(crate) fn hints(lab: &Lab, rows: &[Row], bascule: &Path) -> Vec<Hint> {
         Place::Outside,
         false,
     );
+    hints.extend(by_name(rows));
     hints.extend(views(bascule));
+    hints
+}
+
+/// Requests to Ingresses, by their names.
+fn by_name(rows: &[Row]) -> Vec<Hint> {
+    let asked = |row: &&Row| row.key.target.is_ipv4() && matches!(row.expect, Expect::Spread(_));
+    let mut hints = Vec::new();
+    for row in rows.iter().filter(asked) {
+        let Some(ask) = &row.key.ask else { continue };
+        let (netns, [flag, place]) = (row.key.place.netns(), web::resolve(&row.key, ask));
+        let certificates = l7::certificates();
+        hints.push(Hint {
+            what: "an Ingress from outside",
+            line: format!(
+                "ip netns exec {netns} curl -s --cacert {} {flag} {place} {}",
+                certificates.display(),
+                ask.url
+            ),
+        });
+    }
     hints
 }
 
@@ -110,14 +132,18 @@ fn views(bascule: &Path) -> Vec<Hint> {
 }
 
 /// The text that is printed once the first round is over.
-pub(crate) fn text(hints: &[Hint], manifests: &Path) -> String {
+pub(crate) fn text(hints: &[Hint], manifests: &[&Path]) -> String {
+    let places: Vec<_> = manifests
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
     let mut text = "Try in another terminal (as root):\n".to_owned();
     for hint in hints {
         text.push_str(&format!("  # {}\n  {}\n", hint.what, hint.line));
     }
     text.push_str(&format!(
         "Or edit a manifest in {}: the agents follow, and so does the table.\nCtrl-C takes everything down.",
-        manifests.display()
+        places.join(" or ")
     ));
     text
 }

@@ -3,12 +3,22 @@
 //! API's rules for the fields that `examples/` uses, and shares no code with the agent, so
 //! that the two can disagree.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
+
+use super::ingress::{self, Ingress};
+use super::topology::Pod;
+
+/// The label and its value by which the Service of the proxy is known, as in the chart.
+const COMPONENT: &str = "app.kubernetes.io/component";
+const PROXY: &str = "ingress-proxy";
+/// What a manifest with Ingresses has.
+const INGRESS: &str = "kind: Ingress";
 
 /// One document of a manifest; fields of kinds that the lab does not read are left out.
 #[derive(Deserialize, Clone, Debug)]
@@ -94,12 +104,12 @@ struct Status {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 struct LoadBalancer {
-    ingress: Vec<Ingress>,
+    ingress: Vec<Entry>,
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Ingress {
+struct Entry {
     ip: Option<IpAddr>,
     ip_mode: String,
 }
@@ -144,6 +154,9 @@ pub(crate) struct Slice {
 pub(crate) struct Service {
     /// `namespace/name`.
     pub name: String,
+    /// Whether it leads to the proxy of Ingresses, as its label says: the pods that are its
+    /// endpoints do not answer by themselves.
+    pub is_proxy: bool,
     /// Its `spec`.
     pub spec: Spec,
     /// Addresses of its load balancer that are frontends (not `ipMode: Proxy`).
@@ -157,6 +170,8 @@ pub(crate) struct Manifests {
     pub services: Vec<Service>,
     /// EndpointSlices.
     pub slices: Vec<Slice>,
+    /// Ingresses.
+    pub ingresses: Vec<Ingress>,
 }
 
 impl Manifests {
@@ -171,6 +186,11 @@ impl Manifests {
                 .with_context(|| format!("cannot read {}", path.display()))?;
             all.parse(&text)
                 .with_context(|| format!("cannot read {}", path.display()))?;
+            if text.contains(INGRESS) {
+                let more = ingress::parse(&text);
+                let more = more.with_context(|| format!("cannot read {}", path.display()))?;
+                all.ingresses.extend(more);
+            }
         }
         if all.services.is_empty() {
             bail!(
@@ -180,6 +200,23 @@ impl Manifests {
         }
         all.services.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
+    }
+
+    /// Takes in what another directory has.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.services.extend(more.services);
+        self.services.sort_by(|a, b| a.name.cmp(&b.name));
+        self.slices.extend(more.slices);
+        self.ingresses.extend(more.ingresses);
+    }
+
+    /// The pods that are ready endpoints of a Service (`namespace/name`), of whichever port and
+    /// family.
+    pub(crate) fn ready_pods(&self, service: &str) -> BTreeSet<Pod> {
+        let slices = self.slices.iter().filter(|s| s.service == service);
+        let ready = slices.flat_map(|s| &s.endpoints).filter(|e| e.ready());
+        let addrs = ready.filter_map(|e| e.addresses.first());
+        addrs.filter_map(|addr| Pod::by_addr(*addr)).collect()
     }
 
     fn parse(&mut self, text: &str) -> Result<()> {
@@ -195,6 +232,11 @@ impl Manifests {
             match document.kind.as_str() {
                 "Service" => self.services.push(Service {
                     name: name(&document.metadata.name),
+                    is_proxy: document
+                        .metadata
+                        .labels
+                        .get(COMPONENT)
+                        .is_some_and(|c| c == PROXY),
                     load_balancer_ips: load_balancer_ips(&document.status),
                     spec: document.spec,
                 }),
@@ -227,7 +269,11 @@ fn load_balancer_ips(status: &Status) -> Vec<IpAddr> {
         .collect()
 }
 
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// The YAML files of `dir`, in order.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir)
         .with_context(|| format!("cannot read the manifests in {}", dir.display()))?;
     let mut files = Vec::new();

@@ -4,6 +4,8 @@
 mod check;
 mod client;
 mod hints;
+mod ingress;
+mod l7;
 mod manifest;
 pub(crate) mod netns;
 mod node;
@@ -18,6 +20,7 @@ mod teardown;
 mod terminal;
 mod topology;
 mod traffic;
+mod web;
 mod world;
 
 use std::ffi::OsString;
@@ -31,6 +34,7 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) use client::work;
 pub(crate) use server::{ServeArgs, serve};
 
+use self::l7::Sources;
 use self::manifest::Manifests;
 use self::table::Detail;
 use self::terminal::{Frame, Paint};
@@ -53,7 +57,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// What to run.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask run\n  cargo xtask run --once --json\n  \
+    after_help = "Examples:\n  cargo xtask run\n  cargo xtask run --once --json\n  cargo xtask run --l7   # with the proxy of Ingresses\n  \
                         cargo xtask run -- --kubeconfig ~/.kube/config   # this machine as a node of that cluster\n\n\
                         Needs root. Exit status of --once: 0 if every frontend answered and every backend got its share \
                         (within five standard deviations), else 1."
@@ -68,6 +72,9 @@ pub(crate) struct Args {
     /// Connections of each row in the first round
     #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
+    /// Run the proxy of Ingresses too, in two pods behind a LoadBalancer Service, with the Ingresses of examples/l7
+    #[arg(long)]
+    l7: bool,
     /// Directory of the manifests that the agents are fed [default: examples/]
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
@@ -124,11 +131,12 @@ fn lab(args: &Args, bascule: &Path) -> Result<ExitCode> {
     let dir = dir
         .canonicalize()
         .with_context(|| format!("cannot find the manifests in {}", dir.display()))?;
+    let sources = Sources::new(dir, args.l7);
     // A manifest that cannot be read must not cost the time that the lab takes.
-    let manifests = Manifests::read(&dir)?;
+    let manifests = sources.read()?;
     signals::install();
     let mut lab = Lab::up()?;
-    let outcome = play(args, bascule, &dir, &manifests, &mut lab);
+    let outcome = play(args, bascule, &sources, &manifests, &mut lab);
     ui::say("taking the lab down");
     lab.down()?;
     match outcome {
@@ -142,13 +150,18 @@ fn lab(args: &Args, bascule: &Path) -> Result<ExitCode> {
 fn play(
     args: &Args,
     bascule: &Path,
-    dir: &Path,
+    sources: &Sources,
     manifests: &Manifests,
     lab: &mut Lab,
 ) -> Result<ExitCode> {
     lab.route_vips(manifests)?;
+    sources.feed(manifests)?;
     ui::say("namespaces, pods and their servers are up; starting the agents");
-    lab.start_agents(bascule, dir)?;
+    lab.start_agents(bascule, sources.fed())?;
+    if sources.l7() {
+        ui::say("starting the proxy of Ingresses");
+        lab.start_proxies(bascule, manifests, sources.fed())?;
+    }
     let mut show = Show {
         workers: Workers::start(lab)?,
         board: Board::default(),
@@ -163,9 +176,12 @@ fn play(
     }
     println!(
         "{}",
-        hints::text(&hints::hints(lab, &show.board.rows, bascule), dir)
+        hints::text(
+            &hints::hints(lab, &show.board.rows, bascule),
+            &sources.places()
+        )
     );
-    show.follow(lab, dir).map(|()| code)
+    show.follow(lab, sources).map(|()| code)
 }
 
 /// The board, who fills it, and where it is shown.
@@ -178,6 +194,7 @@ struct Show {
 impl Show {
     fn round(&mut self, lab: &mut Lab, connections: u32) -> Result<()> {
         lab.check_agents()?;
+        lab.check_proxies()?;
         let agents = lab.agent_pids();
         let screen = &mut self.screen;
         self.board
@@ -213,28 +230,29 @@ impl Show {
     }
 
     /// Goes on until a signal comes.
-    fn follow(&mut self, lab: &mut Lab, dir: &Path) -> Result<()> {
+    fn follow(&mut self, lab: &mut Lab, sources: &Sources) -> Result<()> {
         self.screen.frame.keep();
-        let mut seen = manifest::fingerprint(dir);
+        let mut seen = sources.fingerprint();
         loop {
             let end = Instant::now() + PAUSE;
             while Instant::now() < end {
                 signals::check()?;
                 std::thread::sleep(Duration::from_millis(100));
             }
-            let now = manifest::fingerprint(dir);
+            let now = sources.fingerprint();
             if now != seen {
                 seen = now;
-                self.reread(lab, dir)?;
+                self.reread(lab, sources)?;
                 std::thread::sleep(SETTLE);
             }
             self.round(lab, LATER)?;
         }
     }
 
-    fn reread(&mut self, lab: &mut Lab, dir: &Path) -> Result<()> {
-        match Manifests::read(dir) {
+    fn reread(&mut self, lab: &mut Lab, sources: &Sources) -> Result<()> {
+        match sources.read() {
             Ok(manifests) => {
+                sources.feed(&manifests)?;
                 lab.route_vips(&manifests)?;
                 let (rows, skipped) = rows::rows(&manifests);
                 let changed = self.board.update(rows, skipped);

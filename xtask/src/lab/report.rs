@@ -26,6 +26,8 @@ pub(crate) struct Report<'a> {
 struct JsonRow<'a> {
     service: &'a str,
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
     target: SocketAddr,
     protocol: String,
     from: &'static str,
@@ -60,11 +62,13 @@ fn json_row<'a>((row, tally): &Line<'a>) -> JsonRow<'a> {
         Expect::Sticky(pods) => ("sticky", Some(pods)),
         Expect::Refused => ("refused", None),
         Expect::Dropped => ("dropped", None),
+        Expect::Redirected => ("redirected", None),
     };
     let why = judge(row, tally).err();
     JsonRow {
         service: &row.key.service,
         kind: row.key.kind.label(),
+        url: row.key.ask.as_ref().map(|ask| ask.url.as_str()),
         target: row.key.target,
         protocol: row.key.proto.to_string(),
         from: row.key.place.label(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::ingress;
 use super::manifest::{Manifests, Port, Service};
 use super::topology::{Node, Pair, Place, Pod};
 
@@ -19,6 +20,8 @@ pub(crate) enum Kind {
     ExternalIp,
     /// An address of the load balancer's status.
     LoadBalancerIp,
+    /// A path of an Ingress.
+    Ingress,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
             Self::NodePort => "NodePort",
             Self::ExternalIp => "external IP",
             Self::LoadBalancerIp => "LoadBalancer IP",
+            Self::Ingress => "Ingress",
         }
     }
 }
@@ -62,6 +66,17 @@ pub(crate) enum Expect {
     Refused,
     /// No answer at all.
     Dropped,
+    /// Led to another URL.
+    Redirected,
+}
+
+/// What is asked for by HTTP where that counts, and not the address alone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Ask {
+    /// The URL.
+    pub url: String,
+    /// The path that a pod is asked for.
+    pub path: String,
 }
 
 /// What a row is about: enough to find it again after the manifests changed.
@@ -71,6 +86,8 @@ pub(crate) struct RowKey {
     pub service: String,
     /// Kind of the frontend.
     pub kind: Kind,
+    /// The request, of an Ingress.
+    pub ask: Option<Ask>,
     /// Its protocol.
     pub proto: Proto,
     /// Address and port that are dialled.
@@ -90,10 +107,10 @@ pub(crate) struct Row {
     pub client: Option<IpAddr>,
 }
 
-/// The rows of all services, and the names of the Services that have none.
+/// The rows of all services and Ingresses, and the names of the Services that have none.
 pub(crate) fn rows(manifests: &Manifests) -> (Vec<Row>, Vec<String>) {
     let (mut rows, mut skipped) = (Vec::new(), Vec::new());
-    for service in &manifests.services {
+    for service in manifests.services.iter().filter(|s| !s.is_proxy) {
         let before = rows.len();
         for port in &service.spec.ports {
             let proto = match port.protocol() {
@@ -113,6 +130,7 @@ pub(crate) fn rows(manifests: &Manifests) -> (Vec<Row>, Vec<String>) {
                         let key = RowKey {
                             service: service.name.clone(),
                             kind,
+                            ask: None,
                             proto,
                             target,
                             place,
@@ -131,6 +149,7 @@ pub(crate) fn rows(manifests: &Manifests) -> (Vec<Row>, Vec<String>) {
             skipped.push(service.name.clone());
         }
     }
+    rows.extend(ingress::rows(manifests));
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     (rows, skipped)
 }

@@ -2,7 +2,7 @@
 //! and the address that they see their client at.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -34,14 +34,27 @@ pub(crate) struct Answer {
     pub pod: String,
     /// The client's address, as the pod sees it.
     pub client: SocketAddr,
+    /// What a proxy in front says, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied: Option<Proxied>,
+}
+
+/// What a proxy says of a request.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Proxied {
+    /// The client's address (`X-Real-IP`).
+    pub client: IpAddr,
+    /// The path that the proxy asks for.
+    pub path: String,
 }
 
 impl Answer {
-    fn line(pod: &str, client: SocketAddr) -> String {
+    fn line(pod: &str, client: SocketAddr, proxied: Option<Proxied>) -> String {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         let answer = Self {
             pod: pod.to_owned(),
             client,
+            proxied,
         };
         // A struct of two strings cannot fail to serialise; an empty answer would be reported.
         serde_json::to_string(&answer).unwrap_or_default() + "\n"
@@ -78,19 +91,21 @@ fn answer(mut stream: &TcpStream, name: &str, client: SocketAddr) {
     let mut lines = BufReader::new(stream).lines();
     loop {
         let mut close = false;
-        let mut head = 0;
+        let mut head = Vec::new();
+        let mut length = 0;
         loop {
             let Some(Ok(line)) = lines.next() else { return };
             if line.is_empty() {
                 break;
             }
-            head += line.len();
+            length += line.len();
             close |= line.eq_ignore_ascii_case("connection: close");
-            if head > 16_384 {
+            if length > 16_384 {
                 return;
             }
+            head.push(line);
         }
-        let body = Answer::line(name, client);
+        let body = Answer::line(name, client, proxied(&head));
         let ending = if close { "close" } else { "keep-alive" };
         let text = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: {ending}\r\n\r\n{body}",
@@ -102,12 +117,23 @@ fn answer(mut stream: &TcpStream, name: &str, client: SocketAddr) {
     }
 }
 
+/// What a proxy says in the head of a request.
+fn proxied(head: &[String]) -> Option<Proxied> {
+    let fields = head.iter().filter_map(|line| line.split_once(": "));
+    let mut addrs = fields.filter(|(name, _)| name.eq_ignore_ascii_case("x-real-ip"));
+    let target = head.first()?.split(' ').nth(1)?;
+    Some(Proxied {
+        client: addrs.next()?.1.parse().ok()?,
+        path: target.split('?').next().unwrap_or_default().to_owned(),
+    })
+}
+
 fn echo(udp: &UdpSocket, name: &str) {
     let mut buffer = [0; 2048];
     loop {
         // Errors are those of earlier answers that a client refused.
         if let Ok((_, client)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(Answer::line(name, client).as_bytes(), client);
+            let _ = udp.send_to(Answer::line(name, client, None).as_bytes(), client);
         }
     }
 }
@@ -118,9 +144,23 @@ mod tests {
 
     #[test]
     fn an_answer_names_the_client_in_its_own_family() {
-        let line = Answer::line("n1-a", "[::ffff:10.0.0.1]:1234".parse().unwrap());
-        assert_eq!(line, "{\"pod\":\"n1-a\",\"client\":\"10.0.0.1:1234\"}\n");
-        let line = Answer::line("n1-a", "[fd00::1]:1234".parse().unwrap());
-        assert_eq!(line, "{\"pod\":\"n1-a\",\"client\":\"[fd00::1]:1234\"}\n");
+        let line = |client: &str| Answer::line("n1-a", client.parse().unwrap(), None);
+        let line4 = line("[::ffff:10.0.0.1]:1234");
+        assert_eq!(line4, "{\"pod\":\"n1-a\",\"client\":\"10.0.0.1:1234\"}\n");
+        let line6 = line("[fd00::1]:1234");
+        assert_eq!(line6, "{\"pod\":\"n1-a\",\"client\":\"[fd00::1]:1234\"}\n");
+    }
+
+    #[test]
+    fn a_proxy_in_front_is_told_by_its_header() {
+        let head = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+        let direct = head(&["GET /a HTTP/1.1", "host: h"]);
+        assert_eq!(proxied(&direct), None);
+        let by_proxy = head(&["GET /a?b=1 HTTP/1.1", "X-Real-IP: 172.31.0.100"]);
+        let said = Proxied {
+            client: "172.31.0.100".parse().unwrap(),
+            path: "/a".to_owned(),
+        };
+        assert_eq!(proxied(&by_proxy), Some(said));
     }
 }

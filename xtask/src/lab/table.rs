@@ -8,6 +8,8 @@ use super::terminal::{Ink, Paint};
 
 /// Cells of a bar.
 const BAR: usize = 4;
+/// Columns of a frontend.
+const FRONTEND: usize = 27;
 /// Shares that fit beside each other.
 const SHARES: usize = 3;
 
@@ -55,16 +57,31 @@ pub(crate) fn failing<'a>(rows: &'a [Line<'a>]) -> impl Iterator<Item = (&'a Row
     sent.filter_map(|(row, tally)| judge(row, tally).err().map(|why| (*row, why)))
 }
 
-/// `default/web ClusterIP 10.96.0.10:80/tcp`.
+/// `default/web ClusterIP 10.96.0.10:80/tcp`, `default/shop Ingress http://shop.test/ by
+/// 203.0.113.90:80`.
 pub(crate) fn name(row: &Row) -> String {
     let key = &row.key;
-    format!(
-        "{} {} {}/{}",
-        key.service,
-        key.kind.label(),
-        key.target,
-        key.proto
-    )
+    let kind = key.kind.label();
+    match &key.ask {
+        Some(ask) => format!("{} {kind} {} by {}", key.service, ask.url, key.target),
+        None => format!("{} {kind} {}/{}", key.service, key.target, key.proto),
+    }
+}
+
+/// A frontend below its service's name: `10.96.0.10:80/tcp`, `http://shop.test/ (v6)`. A URL that
+/// does not fit is cut.
+fn frontend(row: &Row) -> String {
+    let key = &row.key;
+    let Some(ask) = &key.ask else {
+        return format!("{}/{}", key.target, key.proto);
+    };
+    let family = if key.target.is_ipv6() { " (v6)" } else { "" };
+    let room = FRONTEND - family.len();
+    if ask.url.chars().count() <= room {
+        return format!("{}{family}", ask.url);
+    }
+    let start: String = ask.url.chars().take(room - 1).collect();
+    format!("{start}…{family}")
 }
 
 fn heading(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String> {
@@ -92,7 +109,7 @@ fn heading(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String> {
         "from *"
     };
     let columns = format!(
-        "  {:<27} {from:<7} {:>6} {:>4} {:>4} share of each backend",
+        "  {:<FRONTEND$} {from:<7} {:>6} {:>4} {:>4} share of each backend",
         "frontend", "conns", "err", "ns"
     );
     vec![state + &verdict, paint.ink(Ink::Faint, &columns)]
@@ -118,8 +135,10 @@ fn service_lines(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String>
     let mut i = 0;
     while i < rows.len() {
         let key = &rows[i].0.key;
-        let same =
-            |r: &Row| (r.key.kind, r.key.proto, r.key.target) == (key.kind, key.proto, key.target);
+        let same = |r: &Row| {
+            (r.key.kind, &r.key.ask, r.key.proto, r.key.target)
+                == (key.kind, &key.ask, key.proto, key.target)
+        };
         let places = rows[i..].iter().take_while(|(r, _)| same(r)).count();
         lines.extend(frontend_lines(&rows[i..i + places], detail, paint));
         i += places;
@@ -128,7 +147,7 @@ fn service_lines(rows: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String>
 }
 
 fn frontend_lines(places: &[Line<'_>], detail: Detail, paint: Paint) -> Vec<String> {
-    let target = format!("{}/{}", places[0].0.key.target, places[0].0.key.proto);
+    let target = frontend(places[0].0);
     if detail == Detail::Frontends {
         // Places that expect something else (a stranger) are judged, not added up.
         let mut sum = Tally::default();
@@ -184,7 +203,7 @@ fn columns(target: &str, from: &str, (row, tally): Line<'_>, paint: Paint) -> Ve
     let ns = tally
         .ns_per_packet()
         .map_or_else(|| "-".to_owned(), |ns| ns.to_string());
-    let wanted = matches!(row.expect, Expect::Refused | Expect::Dropped);
+    let wanted = !matches!(row.expect, Expect::Spread(_) | Expect::Sticky(_));
     // Errors that are expected are no errors.
     let errors = if wanted { 0 } else { tally.failed() };
     let errors = format!("{errors:>4}");
@@ -193,7 +212,7 @@ fn columns(target: &str, from: &str, (row, tally): Line<'_>, paint: Paint) -> Ve
     } else {
         paint.ink(Ink::Bad, &errors)
     };
-    let start = format!("  {target:<27} {from} {total:>6} {errors} {ns:>4} ");
+    let start = format!("  {target:<FRONTEND$} {from} {total:>6} {errors} {ns:>4} ");
     let shares = shares(row, tally, paint);
     let blank = " ".repeat(55);
     let first = std::iter::once(start).chain(std::iter::repeat(blank));
@@ -212,6 +231,9 @@ fn shares(row: &Row, tally: &Tally, paint: Paint) -> Vec<String> {
         }
         Expect::Dropped if tally.answered() == 0 && tally.failed() > 0 => {
             return vec!["no answer".to_owned()];
+        }
+        Expect::Redirected if tally.answered() == 0 && tally.failed() > 0 => {
+            return vec!["redirected".to_owned()];
         }
         _ => {}
     }
@@ -248,7 +270,7 @@ fn bar(n: u64, total: u64, width: usize) -> String {
 fn expected(row: &Row) -> impl Iterator<Item = &str> {
     let pods = match &row.expect {
         Expect::Spread(pods) | Expect::Sticky(pods) => Some(pods),
-        Expect::Refused | Expect::Dropped => None,
+        Expect::Refused | Expect::Dropped | Expect::Redirected => None,
     };
     pods.into_iter().flatten().map(String::as_str)
 }

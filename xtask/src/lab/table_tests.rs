@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::rows::{Kind, Proto, RowKey};
+use super::super::rows::{Ask, Kind, Proto, RowKey};
 use super::super::topology::Place;
 use super::*;
 
@@ -10,6 +10,7 @@ fn row(target: &str, place: Place, expect: Expect) -> Row {
     let key = RowKey {
         service: "default/web".to_owned(),
         kind: Kind::ClusterIp,
+        ask: None,
         proto: Proto::Tcp,
         target: target.parse().unwrap(),
         place,
@@ -107,6 +108,49 @@ fn refusal_and_silence_are_results_and_no_errors() {
     );
     assert!(lines[3].ends_with("4    0  182 refused"), "{}", lines[3]);
     assert!(lines[4].ends_with("4    0  182 no answer"), "{}", lines[4]);
+}
+
+/// A row of an Ingress.
+fn by_url(url: &str, target: &str, expect: Expect) -> Row {
+    let mut row = row(target, Place::Outside, expect);
+    row.key.service = "default/blog".to_owned();
+    row.key.kind = Kind::Ingress;
+    row.key.ask = Some(Ask {
+        url: url.to_owned(),
+        path: "/".to_owned(),
+    });
+    row
+}
+
+#[test]
+fn ingresses_are_shown_by_their_urls() {
+    let (http, https) = (
+        by_url("http://b.test/", "203.0.113.90:80", Expect::Redirected),
+        by_url("https://b.test/", "[2001:db8::90]:443", spread(&["a"])),
+    );
+    let long = by_url(
+        "https://blog.test/a/path/that/is/long",
+        "[2001:db8::90]:443",
+        spread(&["a"]),
+    );
+    let led = tally(&[], &[("redirected", 4)]);
+    let (good, lost) = (tally(&[("a", 4)], &[]), tally(&[], &[("status 503", 4)]));
+    let lines = render(
+        &[(&http, &led), (&https, &good), (&long, &lost)],
+        Detail::Places,
+        Paint(false),
+    );
+    let expected = "\
+12 connections in 3 of 3 rows; 1 not as they should be (see the end)
+  frontend                    from     conns  err   ns share of each backend
+default/blog Ingress  a
+  http://b.test/              outside      4    0  182 redirected
+  https://b.test/ (v6)        outside      4    0  182 ███100%
+  https://blog.test/a/p… (v6) outside      4    4  182     0%
+
+✗ default/blog Ingress https://blog.test/a/path/that/is/long by [2001:db8::90]:443 from outside:
+    4 of 4 connections failed: 4 status 503";
+    assert_eq!(lines.join("\n"), expected);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -12,7 +13,7 @@ use super::netns::spawn;
 use super::rows::{Expect, Row, RowKey};
 use super::topology::Place;
 use super::world::Lab;
-use super::{signals, stats};
+use super::{signals, stats, web};
 
 /// Connections of a row whose clients are to be refused or dropped: they all end the same
 /// way, and those that are dropped take their whole time.
@@ -33,6 +34,8 @@ pub(crate) struct Workers {
     at: BTreeMap<Place, Worker>,
     /// Rows in a row that should have been answered and were not at all.
     silent: u32,
+    /// The cgroup of clients outside.
+    outside: PathBuf,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Workers {
         Ok(Self {
             at: workers,
             silent: 0,
+            outside: lab.cgroup(&Place::Outside.cgroup()),
         })
     }
 
@@ -78,6 +82,9 @@ impl Workers {
     /// # Errors
     /// The worker ended, or a signal came.
     pub(crate) fn send(&mut self, row: &Row, connections: u32) -> Result<Report> {
+        if let Some(ask) = &row.key.ask {
+            return web::send(&row.key, ask, connections, &self.outside);
+        }
         let brief = matches!(row.expect, Expect::Refused | Expect::Dropped);
         let impatient = row.expect == Expect::Dropped || self.silent >= SILENT_ROWS;
         let request = Request {
@@ -212,6 +219,7 @@ mod tests {
         let key = RowKey {
             service: format!("default/s{port}"),
             kind: Kind::ClusterIp,
+            ask: None,
             proto: Proto::Tcp,
             target: ([10, 96, 0, 1], port).into(),
             place: Place::Pod,

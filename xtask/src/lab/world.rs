@@ -1,7 +1,7 @@
 //! The lab as a whole: brought up, asked for health, given routes, and taken down when it is
 //! dropped, however that comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::rows::vip_routes;
 use super::signals;
 use super::teardown::{self, Lock};
 use super::topology::{Node, Place, Pod, fabric_netns};
-use super::{node, pod};
+use super::{l7, node, pod};
 use crate::ui;
 
 /// How long the agents get until they say that they serve.
@@ -27,6 +27,7 @@ const READY: Duration = Duration::from_secs(60);
 pub(crate) struct Lab {
     cgroup: PathBuf,
     agents: Vec<(Node, Child)>,
+    proxies: Vec<(Pod, Child)>,
     servers: Vec<Child>,
     routes: BTreeMap<IpAddr, Vec<Node>>,
     down: bool,
@@ -51,6 +52,7 @@ impl Lab {
         let mut lab = Self {
             cgroup,
             agents: Vec::new(),
+            proxies: Vec::new(),
             servers: Vec::new(),
             routes: BTreeMap::new(),
             down: false,
@@ -75,9 +77,7 @@ impl Lab {
         for pod in Pod::all() {
             signals::check()?;
             pod::make(pod)?;
-            let name = pod.device().replace("pod-", "");
-            let cgroup = self.cgroup.join(pod.node.name()).join(name);
-            self.servers.push(pod::serve(pod, &cgroup)?);
+            self.servers.push(pod::serve(pod, &self.pod_cgroup(pod))?);
         }
         Ok(())
     }
@@ -93,6 +93,11 @@ impl Lab {
             fs::create_dir_all(dir)
                 .with_context(|| format!("cannot make the cgroup {}", dir.display()))
         })
+    }
+
+    fn pod_cgroup(&self, pod: Pod) -> PathBuf {
+        let name = pod.device().replace("pod-", "");
+        self.cgroup.join(pod.node.name()).join(name)
     }
 
     /// Where a cgroup of the lab is.
@@ -148,6 +153,51 @@ impl Lab {
         Ok(())
     }
 
+    /// Starts the proxies, in the pods that are endpoints of their Service, and waits until each
+    /// says that it serves.
+    ///
+    /// # Errors
+    /// One ended or is not ready in time: the error shows the end of its log.
+    pub(crate) fn start_proxies(
+        &mut self,
+        bascule: &Path,
+        manifests: &Manifests,
+        fed: &Path,
+    ) -> Result<()> {
+        let fronts = manifests.services.iter().filter(|s| s.is_proxy);
+        let pods = fronts.flat_map(|front| manifests.ready_pods(&front.name));
+        for pod in pods.collect::<BTreeSet<_>>() {
+            let child = l7::start(pod, bascule, fed, &self.pod_cgroup(pod))?;
+            self.proxies.push((pod, child));
+        }
+        let end = Instant::now() + READY;
+        for pod in self.proxies.iter().map(|(pod, _)| *pod).collect::<Vec<_>>() {
+            while !l7::ready(pod) {
+                signals::check()?;
+                self.check_proxies()?;
+                if Instant::now() > end {
+                    l7::fail(pod, &format!("is not ready after {} s", READY.as_secs()))?;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all proxies are alive.
+    ///
+    /// # Errors
+    /// One ended: the error shows the end of its log.
+    pub(crate) fn check_proxies(&mut self) -> Result<()> {
+        for (pod, child) in &mut self.proxies {
+            let state = child.try_wait().context("cannot ask for a proxy's state")?;
+            if let Some(status) = state {
+                l7::fail(*pod, &format!("ended ({status})"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Process ids of the agents.
     pub(crate) fn agent_pids(&self) -> Vec<u32> {
         self.agents.iter().map(|(_, child)| child.id()).collect()
@@ -195,7 +245,8 @@ impl Lab {
         let children = self
             .servers
             .iter_mut()
-            .chain(self.agents.iter_mut().map(|(_, child)| child));
+            .chain(self.agents.iter_mut().map(|(_, child)| child))
+            .chain(self.proxies.iter_mut().map(|(_, child)| child));
         for child in children {
             // It may have ended by itself.
             let _ = child.kill();
