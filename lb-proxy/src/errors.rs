@@ -82,6 +82,7 @@ impl<C: Connect> Exchange<C> {
                 headers.insert(name, value);
             }
         }
+        record.pass_trace_on(&mut headers, None);
         let head = record.method == Method::HEAD;
         // `rewrite (.*) / break` keeps the query.
         let query = record.uri.query().map(|query| format!("/?{query}"));

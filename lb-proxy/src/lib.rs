@@ -34,7 +34,7 @@ mod upstream;
 pub use client::{Peer, Protocol};
 pub use options::Options;
 pub use proxy::{Decide, Proxy};
-pub use record::{Attempt, Nobody, Observe, Record};
+pub use record::{Asked, Attempt, Nobody, Observe, Record, Trace};
 pub use serve::{Addresses, Connections, Error, Server, View};
 pub use upload::KEPT;
 pub use upstream::{Broken, Connect, Dial, Plain, Speaks, Stream, Target};

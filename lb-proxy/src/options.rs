@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use lb_route::{
     Table,
     globals::{Client, Globals, Pool},
+    trace::Tracing,
 };
 
 /// Settings of the whole proxy: those of the ConfigMap that the data path reads itself.
@@ -28,6 +29,8 @@ pub struct Options {
     pub answer_headers: Vec<(HeaderName, HeaderValue)>,
     /// `Strict-Transport-Security`, for hosts with a certificate.
     pub hsts: Option<HeaderValue>,
+    /// How requests are traced that no rule has.
+    pub tracing: Tracing,
     /// Status of requests that come too fast.
     pub rate_status: StatusCode,
     /// Status of requests of which there are too many at once.
@@ -48,6 +51,7 @@ impl From<&Globals> for Options {
             hidden: globals.headers.hidden.clone(),
             answer_headers: Vec::new(),
             hsts: globals.tls.hsts.header(),
+            tracing: globals.defaults.tracing.clone(),
             rate_status: globals.rate_status,
             connections_status: globals.connections_status,
         }

@@ -31,6 +31,7 @@ mod routes;
 pub mod settings;
 mod table;
 mod target;
+pub mod trace;
 pub mod trouble;
 mod upstreams;
 pub mod uri;

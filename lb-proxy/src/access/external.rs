@@ -11,12 +11,14 @@ use lb_route::{
     settings::{ExternalAuth, UpstreamTls},
     variables::escaped,
 };
+use tokio::time::Instant;
 
 use crate::{
     access::{Cookies, Granted},
     answer::Refusal,
     exchange::Exchange,
     headers,
+    record::Asked,
     upstream::{Connect, Download, Question, Target},
 };
 
@@ -30,8 +32,9 @@ impl<C: Connect> Exchange<C> {
         forward: &Forward,
         settings: &ExternalAuth,
     ) -> Result<Granted, Refusal> {
+        let answer = self.ask_server(forward, settings).await;
         let context = self.entry.record.context(forward);
-        let answer = match self.ask_server(forward, settings, &context).await {
+        let answer = match answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 body.discard().await;
@@ -63,19 +66,44 @@ impl<C: Connect> Exchange<C> {
     }
 
     async fn ask_server(
-        &self,
+        &mut self,
         forward: &Forward,
         settings: &ExternalAuth,
-        context: &Context<'_>,
     ) -> Result<Response<Download<C>>, String> {
-        let url = settings.url.fill(context);
+        let record = &self.entry.record;
+        let context = record.context(forward);
+        let url = settings.url.fill(&context);
         let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-        let question = self.question(forward, settings, &uri, context);
-        let target = self.server(&uri).await?;
+        let mut question = self.question(forward, settings, &uri, &context);
+        let span = record.next_span();
+        record.pass_trace_on(&mut question.headers, span);
+        let begun = Instant::now();
+        let answer = self.ask(&uri, &question, forward).await;
+        let since = self.entry.until(begun);
+        if let Some((span, trace)) = span.zip(self.entry.record.trace.as_mut()) {
+            trace.questions.push(Asked {
+                span,
+                method: question.method,
+                url: url.clone(),
+                status: answer.as_ref().ok().map(Response::status),
+                begun: since,
+                took: begun.elapsed(),
+            });
+        }
+        answer.map_err(|error| format!("{url}: {error}"))
+    }
+
+    async fn ask(
+        &self,
+        uri: &Uri,
+        question: &Question,
+        forward: &Forward,
+    ) -> Result<Response<Download<C>>, String> {
+        let target = self.server(uri).await?;
         let pool = &self.visit.proxy.pool;
         let patience = &forward.location.settings.upstream;
-        let answer = pool.question(target, &question, patience).await;
-        answer.map_err(|failed| format!("{url}: {:?}", failed.what))
+        let answer = pool.question(target, question, patience).await;
+        answer.map_err(|failed| format!("{:?}", failed.what))
     }
 
     /// Where the server is.

@@ -114,6 +114,8 @@ impl<'h> Head<'h> {
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
         }
+        let attempt = record.attempts.last();
+        record.pass_trace_on(&mut headers, attempt.and_then(|attempt| attempt.span));
         if self.h2 {
             // It is in the target.
             headers.remove(HOST);

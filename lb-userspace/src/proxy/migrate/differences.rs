@@ -29,10 +29,20 @@ const DIFFERENCES: &[Difference] = &[
          its balanced mode the endpoint follows from the cookie by rendezvous hashing; nothing has \
          to be changed, and affinity-mode: persistent binds them as they are",
     ),
+    (
+        "enable-opentelemetry",
+        |own| {
+            own.iter()
+                .any(|(name, value)| *name == "enable-opentelemetry" && value.trim() == "true")
+        },
+        "gives spans the attributes that OpenTelemetry has today (http.request.method, and not \
+         http.method), and each attempt at an endpoint a span of its own, which is the parent of \
+         the backend's; nothing has to be changed, but for dashboards that look for the old names",
+    ),
 ];
 
-/// Those of the annotations of an Ingress.
-pub(super) fn of_annotations(own: &[(&str, &str)]) -> Vec<Finding> {
+/// Those of the annotations of an Ingress, or of the keys of the ConfigMap.
+pub(super) fn of_settings(own: &[(&str, &str)]) -> Vec<Finding> {
     let is_set = |name: &str| {
         own.iter()
             .any(|(known, value)| *known == name && !value.trim().is_empty())
@@ -112,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_the_persistent_mode_stays_where_it_is() {
+    fn what_differs_is_said_where_it_counts() {
         let names = |own: &[(&str, &str)]| -> Vec<String> {
-            let all = of_annotations(own).into_iter();
+            let all = of_settings(own).into_iter();
             all.map(|f| f.message.split(' ').next().unwrap().to_owned())
                 .collect()
         };
@@ -125,6 +135,9 @@ mod tests {
             names(&[("upstream-hash-by", "$host")]),
             ["upstream-hash-by"]
         );
+        assert_eq!(names(&[("enable-opentelemetry", "false")]), [""; 0]);
+        let traced = names(&[("enable-opentelemetry", "true")]);
+        assert_eq!(traced, ["enable-opentelemetry"]);
         assert_eq!(names(&[("upstream-hash-by", " ")]), [""; 0]);
     }
 }

@@ -48,7 +48,7 @@ impl<'a> Judge<'a> {
             .map(|trouble| self.finding(trouble, &own))
             .collect();
         let names = self.config_maps_of(&ingress.key.namespace, &own);
-        findings.extend(differences::of_annotations(&own));
+        findings.extend(differences::of_settings(&own));
         findings.extend(differences::of_headers(&names, &self.read.store));
         self.denials
             .add(&ingress.key, &self.read.absent, &mut findings);
@@ -137,6 +137,7 @@ impl<'a> Judge<'a> {
         // Keys name ConfigMaps with their namespaces, always.
         let named = self.config_maps_of("", &pairs);
         findings.extend(differences::of_headers(&named, store));
+        findings.extend(differences::of_settings(&pairs));
         finish(&mut findings);
         let is_alike = |(key, value): &&(&str, &str)| {
             let is_served = globals::find(key).is_some_and(|key| key.mark == Mark::Served);
