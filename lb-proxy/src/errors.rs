@@ -67,10 +67,7 @@ impl<C: Connect> Exchange<C> {
         let mut headers = headers::passed(&record.headers, underscores, 16);
         let told = error_headers(status, &record.context(forward));
         for (name, value) in told {
-            match value {
-                Some(value) => drop(headers.insert(name, value)),
-                None => drop(headers.remove(name)),
-            }
+            headers::set(&mut headers, &name, value);
         }
         let remote = forward.asked.remote.to_string();
         let more = [

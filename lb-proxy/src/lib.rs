@@ -9,6 +9,7 @@
 
 mod access;
 mod answer;
+mod answered;
 mod body;
 mod check;
 mod choose;

@@ -1,11 +1,12 @@
 //! What counts for all connections and requests alike.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use lb_route::{
     Table,
     globals::{Client, Globals, Pool},
+    headers::Headers,
     trace::Tracing,
 };
 
@@ -26,7 +27,9 @@ pub struct Options {
     /// Headers of backends that clients do not get.
     pub hidden: Vec<HeaderName>,
     /// Headers that every answer has.
-    pub answer_headers: Vec<(HeaderName, HeaderValue)>,
+    pub answer_headers: Headers,
+    /// The settings that their variables follow.
+    pub globals: Arc<Globals>,
     /// `Strict-Transport-Security`, for hosts with a certificate.
     pub hsts: Option<HeaderValue>,
     /// How requests are traced that no rule has.
@@ -40,8 +43,8 @@ pub struct Options {
 /// What stands in `Server`, where that is wanted.
 const SERVER: HeaderValue = HeaderValue::from_static("bascule");
 
-impl From<&Globals> for Options {
-    fn from(globals: &Globals) -> Self {
+impl From<&Arc<Globals>> for Options {
+    fn from(globals: &Arc<Globals>) -> Self {
         Self {
             client: globals.client.clone(),
             send_timeout: Duration::from_secs(60),
@@ -50,6 +53,7 @@ impl From<&Globals> for Options {
             backend_server: globals.headers.backend_server,
             hidden: globals.headers.hidden.clone(),
             answer_headers: Vec::new(),
+            globals: globals.clone(),
             hsts: globals.tls.hsts.header(),
             tracing: globals.defaults.tracing.clone(),
             rate_status: globals.rate_status,
@@ -61,14 +65,14 @@ impl From<&Globals> for Options {
 impl From<&Table> for Options {
     fn from(table: &Table) -> Self {
         Self {
-            answer_headers: table.answer_headers().to_vec(),
-            ..Self::from(&**table.globals())
+            answer_headers: table.answer_headers().clone(),
+            ..Self::from(table.globals())
         }
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self::from(&Globals::default())
+        Self::from(&Arc::new(Globals::default()))
     }
 }

@@ -21,6 +21,7 @@ pub mod cors;
 mod decide;
 mod forwarded;
 pub mod globals;
+pub mod headers;
 pub mod host;
 pub mod htpasswd;
 pub mod input;

@@ -181,7 +181,7 @@ impl<C: Connect> Exchange<C> {
             }
         }
         for (name, value) in &forward.location.auth_headers {
-            headers.insert(name, value.clone());
+            headers::set(&mut headers, name, value.fill(context));
         }
         if let Ok(host) = HeaderValue::from_str(&settings.host) {
             headers.insert(HOST, host);

@@ -100,10 +100,7 @@ impl<'h> Head<'h> {
         let room = ours.len() + self.extra.len() + 4;
         let mut headers = headers::passed(&record.headers, self.underscores, room);
         for (name, value) in ours.iter().chain(self.extra) {
-            match value {
-                Some(value) => drop(headers.insert(name, value.clone())),
-                None => drop(headers.remove(name)),
-            }
+            headers::set(&mut headers, name, value.clone());
         }
         match &self.length {
             Length::None => {}
