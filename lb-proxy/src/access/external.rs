@@ -32,9 +32,7 @@ impl<C: Connect> Exchange<C> {
         forward: &Forward,
         settings: &ExternalAuth,
     ) -> Result<Granted, Refusal> {
-        let answer = self.ask_server(forward, settings).await;
-        let context = self.entry.record.context(forward);
-        let answer = match answer {
+        let answer = match self.ask_server(forward, settings).await {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 body.discard().await;
@@ -47,7 +45,7 @@ impl<C: Connect> Exchange<C> {
             }
         };
         if !answer.status().is_success() {
-            return Err(refusal(settings, &context, &answer));
+            return Err(refusal(settings, &answer));
         }
         let wanted = settings.response_headers.iter();
         let found = wanted.map(|name| (name.clone(), answer.headers().get(name).cloned()));
@@ -63,6 +61,27 @@ impl<C: Connect> Exchange<C> {
                 always: settings.always_set_cookie,
             },
         })
+    }
+
+    /// Leads a client that nobody knows to where it signs in, whoever asked for it: `error_page
+    /// 401` is the location's (nginx.tmpl), and catches that of `auth_basic` too.
+    pub(super) fn to_signin(&self, forward: &Forward, refused: Refusal) -> Refusal {
+        let settings = forward.location.settings.access.external.as_ref();
+        let is_unknown = refused.status == StatusCode::UNAUTHORIZED;
+        let Some(settings) = settings.filter(|_| is_unknown) else {
+            return refused;
+        };
+        let context = self.entry.record.context(forward);
+        let Some(location) = signin(settings, &context) else {
+            return refused;
+        };
+        let mut headers = refused.headers;
+        headers.retain(|(name, _)| *name == SET_COOKIE);
+        headers.push((LOCATION, location));
+        Refusal {
+            status: StatusCode::FOUND,
+            headers,
+        }
     }
 
     async fn ask_server(
@@ -204,7 +223,7 @@ fn chain(forward: &Forward) -> Option<&str> {
 
 /// What a client gets that may not ask. Other answers of the server than 401 and 403 are errors
 /// (`ngx_http_auth_request_handler`).
-fn refusal(settings: &ExternalAuth, context: &Context<'_>, answer: &Response<()>) -> Refusal {
+fn refusal(settings: &ExternalAuth, answer: &Response<()>) -> Refusal {
     let status = answer.status();
     let of = |name: HeaderName| {
         let values = answer.headers().get_all(&name).iter();
@@ -212,16 +231,8 @@ fn refusal(settings: &ExternalAuth, context: &Context<'_>, answer: &Response<()>
         pairs.collect::<Vec<_>>()
     };
     if status == StatusCode::UNAUTHORIZED {
-        if let Some(location) = signin(settings, context) {
-            let mut headers = of(SET_COOKIE);
-            headers.push((LOCATION, location));
-            return Refusal {
-                status: StatusCode::FOUND,
-                headers,
-            };
-        }
         let mut headers = of(WWW_AUTHENTICATE);
-        if settings.always_set_cookie {
+        if settings.always_set_cookie || settings.signin.is_some() {
             headers.extend(of(SET_COOKIE));
         }
         return Refusal { status, headers };
