@@ -90,10 +90,10 @@ impl<C: Connect> Exchange<C> {
                 None => drop(headers.remove(header::SERVER)),
             }
         }
+        // Whatever certificate the host has: lua_ingress.lua asks whether there is a function that
+        // would tell, and not the function.
         if let Some(hsts) = &options.hsts
             && self.entry.record.client.tls.is_some()
-            && let Some(host) = self.entry.record.head().authority()
-            && self.visit.proxy.decide.has_certificate(host)
         {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }

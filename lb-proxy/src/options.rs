@@ -30,7 +30,7 @@ pub struct Options {
     pub answer_headers: Headers,
     /// The settings that their variables follow.
     pub globals: Arc<Globals>,
-    /// `Strict-Transport-Security`, for hosts with a certificate.
+    /// `Strict-Transport-Security`, of answers by TLS.
     pub hsts: Option<HeaderValue>,
     /// How requests are traced that no rule has.
     pub tracing: Tracing,

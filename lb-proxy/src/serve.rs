@@ -158,10 +158,6 @@ impl Decide for Current {
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.table.load().upstream(name).cloned()
     }
-
-    fn has_certificate(&self, host: &str) -> bool {
-        Decide::has_certificate(&**self.table.load(), host)
-    }
 }
 
 impl Shared {
