@@ -361,6 +361,8 @@ fn tls_options(globals: &Globals) -> hosts::Options {
         tls12: globals.tls.v12,
         tls13: globals.tls.v13,
         tickets: globals.tls.tickets,
+        session_timeout: globals.tls.session_timeout,
+        session_cache: globals.tls.session_cache,
         reject_unknown: globals.tls.reject,
         ..hosts::Options::default()
     }
