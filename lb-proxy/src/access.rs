@@ -47,8 +47,16 @@ impl Checks {
     fn add(&mut self, result: Result<Granted, Refusal>) {
         match result {
             Ok(granted) => self.passed = Some(granted),
+            // A client that nobody knows may sign in: that is not forgotten
+            // (ngx_http_core_access_phase, `access_code`).
+            Err(refused) if refused.status == StatusCode::FORBIDDEN && self.is_unknown() => {}
             Err(refused) => self.refused = Some(refused),
         }
+    }
+
+    fn is_unknown(&self) -> bool {
+        let refused = self.refused.as_ref();
+        refused.is_some_and(|refused| refused.status == StatusCode::UNAUTHORIZED)
     }
 
     fn result(self) -> Result<Granted, Refusal> {
@@ -89,7 +97,8 @@ impl<C: Connect> Exchange<C> {
             // What is seldom is not to make every request's future large.
             checks.add(Box::pin(self.external(forward, external)).await);
         }
-        checks.result()
+        let result = checks.result();
+        result.map_err(|refused| self.to_signin(forward, refused))
     }
 
     /// How often the client may ask (`limit-*`).

@@ -67,10 +67,7 @@ impl<C: Connect> Exchange<C> {
         let mut headers = headers::passed(&record.headers, underscores, 16);
         let told = error_headers(status, &record.context(forward));
         for (name, value) in told {
-            match value {
-                Some(value) => drop(headers.insert(name, value)),
-                None => drop(headers.remove(name)),
-            }
+            headers::set(&mut headers, &name, value);
         }
         let remote = forward.asked.remote.to_string();
         let more = [
@@ -82,6 +79,7 @@ impl<C: Connect> Exchange<C> {
                 headers.insert(name, value);
             }
         }
+        record.pass_trace_on(&mut headers, None);
         let head = record.method == Method::HEAD;
         // `rewrite (.*) / break` keeps the query.
         let query = record.uri.query().map(|query| format!("/?{query}"));

@@ -1,13 +1,20 @@
 //! A request, while it is being answered.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError},
+};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, response::Parts};
 use hyper::body::Incoming;
+use lb_route::context::{self, Context};
+use tokio::time::Instant;
 
 use crate::{
+    answered::Answered,
     body::{Body, Content},
     client::{Tunnel, Visit},
+    headers,
     options::Options,
     record::Entry,
     upstream::Connect,
@@ -35,7 +42,7 @@ impl<C: Connect> Exchange<C> {
         self.entry.record.status = parts.status;
         // What is below has its own version.
         parts.version = Version::HTTP_11;
-        self.change_headers(&mut parts.headers);
+        self.set_headers(parts.status, &mut parts.headers);
         self.entry.record.head_bytes_sent = length_of(&parts);
         let record = &self.entry.record;
         if record.version >= Version::HTTP_2 {
@@ -72,10 +79,10 @@ impl<C: Connect> Exchange<C> {
     }
 
     /// What all answers have in common.
-    fn change_headers(&self, headers: &mut HeaderMap) {
+    fn set_headers(&self, status: StatusCode, headers: &mut HeaderMap) {
         let options = self.options();
-        for (name, value) in &options.answer_headers {
-            headers.insert(name, value.clone());
+        if !options.answer_headers.is_empty() {
+            self.add_headers(status, headers);
         }
         if !(options.backend_server && headers.contains_key(header::SERVER)) {
             match &options.server {
@@ -83,12 +90,42 @@ impl<C: Connect> Exchange<C> {
                 None => drop(headers.remove(header::SERVER)),
             }
         }
+        // Whatever certificate the host has: lua_ingress.lua asks whether there is a function that
+        // would tell, and not the function.
         if let Some(hsts) = &options.hsts
             && self.entry.record.client.tls.is_some()
-            && let Some(host) = self.entry.record.head().authority()
-            && self.visit.proxy.decide.has_certificate(host)
         {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+    }
+}
+
+impl<C: Connect> Exchange<C> {
+    /// `add-headers`.
+    fn add_headers(&self, status: StatusCode, headers: &mut HeaderMap) {
+        let record = &self.entry.record;
+        let asked = match &record.forward {
+            Some(forward) => Cow::Borrowed(&forward.asked),
+            None => {
+                let globals = &self.options().globals;
+                Cow::Owned(context::asked(globals, &record.head(), &record.client))
+            }
+        };
+        let groups = record.forward.as_ref().map(|forward| &*forward.groups);
+        let answered = Answered {
+            record,
+            context: Context {
+                head: record.head(),
+                client: &record.client,
+                asked: &asked,
+                location: record.location.as_deref(),
+                groups: groups.unwrap_or_default(),
+            },
+            status,
+            took: self.entry.until(Instant::now()),
+        };
+        for (name, value) in &self.options().answer_headers {
+            headers::set(headers, name, value.fill(&answered));
         }
     }
 }

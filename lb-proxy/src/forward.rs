@@ -290,14 +290,17 @@ impl<C: Connect> Exchange<C> {
 
     fn begin(&mut self, address: SocketAddr, begun: Instant) {
         self.entry.attempt = Some(begun);
-        self.entry.record.attempts.push(Attempt {
+        let attempt = Attempt {
             address,
+            span: self.entry.record.next_span(),
+            begun: self.entry.until(begun),
             status: StatusCode::BAD_GATEWAY,
             connect_time: None,
             header_time: None,
             response_time: Duration::ZERO,
             response_length: 0,
-        });
+        };
+        self.entry.record.attempts.push(attempt);
     }
 
     fn ended(

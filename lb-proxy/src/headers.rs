@@ -22,6 +22,14 @@ fn ends_here(name: &HeaderName) -> bool {
     }
 }
 
+/// Sets a header, or takes it away.
+pub(crate) fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
+    }
+}
+
 /// What `Connection` names.
 fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(CONNECTION).iter();

@@ -9,6 +9,7 @@
 
 mod access;
 mod answer;
+mod answered;
 mod body;
 mod check;
 mod choose;
@@ -35,7 +36,7 @@ mod write;
 pub use client::{Peer, Protocol};
 pub use options::Options;
 pub use proxy::{Decide, Proxy};
-pub use record::{Attempt, Nobody, Observe, Record};
+pub use record::{Asked, Attempt, Nobody, Observe, Record, Trace};
 pub use serve::{Addresses, Connections, Error, Server, View};
 pub use upload::KEPT;
 pub use upstream::{Broken, Connect, Dial, Plain, Speaks, Stream, Target};

@@ -1,11 +1,13 @@
 //! What counts for all connections and requests alike.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use lb_route::{
     Table,
     globals::{Client, Globals, Pool},
+    headers::Headers,
+    trace::Tracing,
 };
 
 /// Settings of the whole proxy: those of the ConfigMap that the data path reads itself.
@@ -25,9 +27,13 @@ pub struct Options {
     /// Headers of backends that clients do not get.
     pub hidden: Vec<HeaderName>,
     /// Headers that every answer has.
-    pub answer_headers: Vec<(HeaderName, HeaderValue)>,
-    /// `Strict-Transport-Security`, for hosts with a certificate.
+    pub answer_headers: Headers,
+    /// The settings that their variables follow.
+    pub globals: Arc<Globals>,
+    /// `Strict-Transport-Security`, of answers by TLS.
     pub hsts: Option<HeaderValue>,
+    /// How requests are traced that no rule has.
+    pub tracing: Tracing,
     /// Status of requests that come too fast.
     pub rate_status: StatusCode,
     /// Status of requests of which there are too many at once.
@@ -37,8 +43,8 @@ pub struct Options {
 /// What stands in `Server`, where that is wanted.
 const SERVER: HeaderValue = HeaderValue::from_static("bascule");
 
-impl From<&Globals> for Options {
-    fn from(globals: &Globals) -> Self {
+impl From<&Arc<Globals>> for Options {
+    fn from(globals: &Arc<Globals>) -> Self {
         Self {
             client: globals.client.clone(),
             send_timeout: Duration::from_secs(60),
@@ -47,7 +53,9 @@ impl From<&Globals> for Options {
             backend_server: globals.headers.backend_server,
             hidden: globals.headers.hidden.clone(),
             answer_headers: Vec::new(),
+            globals: globals.clone(),
             hsts: globals.tls.hsts.header(),
+            tracing: globals.defaults.tracing.clone(),
             rate_status: globals.rate_status,
             connections_status: globals.connections_status,
         }
@@ -57,14 +65,14 @@ impl From<&Globals> for Options {
 impl From<&Table> for Options {
     fn from(table: &Table) -> Self {
         Self {
-            answer_headers: table.answer_headers().to_vec(),
-            ..Self::from(&**table.globals())
+            answer_headers: table.answer_headers().clone(),
+            ..Self::from(table.globals())
         }
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self::from(&Globals::default())
+        Self::from(&Arc::new(Globals::default()))
     }
 }

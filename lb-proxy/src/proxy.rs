@@ -35,8 +35,6 @@ pub trait Decide: Send + Sync + 'static {
     fn decide(&self, head: &Head<'_>, client: &Client) -> Action;
     /// The upstream of a name.
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>>;
-    /// Whether a host, with or without a port, has a certificate.
-    fn has_certificate(&self, host: &str) -> bool;
 }
 
 impl Decide for Table {
@@ -46,12 +44,6 @@ impl Decide for Table {
 
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.upstream(name).cloned()
-    }
-
-    fn has_certificate(&self, host: &str) -> bool {
-        let name = lb_route::host::normal(host);
-        let host = name.and_then(|name| self.host(&name));
-        host.is_some_and(|host| host.certificate.is_some())
     }
 }
 
@@ -63,10 +55,6 @@ impl<D: Decide> Decide for ArcSwap<D> {
 
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.load().upstream(name)
-    }
-
-    fn has_certificate(&self, host: &str) -> bool {
-        self.load().has_certificate(host)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU64,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,6 +13,7 @@ use lb_route::{
     context::Context,
     limits::{Admitted, Refused},
     request::{Client, Head},
+    trace::Span,
 };
 use tokio::time::Instant;
 
@@ -56,6 +58,8 @@ pub struct Record {
     pub request_time: Duration,
     /// Each attempt to have an endpoint answer.
     pub attempts: Vec<Attempt>,
+    /// Its place in a trace, if it is traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Record {
@@ -67,6 +71,20 @@ impl Record {
             version: self.version,
             headers: &self.headers,
         }
+    }
+
+    /// Says to whoever is asked for it what trace it is of; `by` is the span that asks, or none for
+    /// its own.
+    pub(crate) fn pass_trace_on(&self, headers: &mut HeaderMap, by: Option<NonZeroU64>) {
+        if let Some(trace) = &self.trace {
+            trace.span.pass_on(headers, by.unwrap_or(trace.span.id));
+        }
+    }
+
+    /// A span for who is asked, if spans are kept of this request.
+    pub(crate) fn next_span(&self) -> Option<NonZeroU64> {
+        let is_kept = self.trace.as_ref().is_some_and(|trace| trace.span.sampled);
+        is_kept.then(rand::random)
     }
 
     /// It, as variables have it.
@@ -81,11 +99,41 @@ impl Record {
     }
 }
 
+/// The place of a request in a trace.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// Its span.
+    pub span: Span,
+    /// Questions whether the client may ask, if spans are kept of this request.
+    pub questions: Vec<Asked>,
+}
+
+/// A question to another server, whether a client may ask (`auth-url`).
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its span.
+    pub span: NonZeroU64,
+    /// Its method.
+    pub method: Method,
+    /// The address that was asked, of `http` or `https`.
+    pub url: String,
+    /// Status of the answer, if there was one.
+    pub status: Option<StatusCode>,
+    /// From the head of the request to the question.
+    pub begun: Duration,
+    /// From the question to the answer.
+    pub took: Duration,
+}
+
 /// An attempt to have an endpoint answer (`$upstream_addr` and its companions).
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// The endpoint.
     pub address: SocketAddr,
+    /// Its span, if spans are kept of the request.
+    pub span: Option<NonZeroU64>,
+    /// From the head of the request to the attempt.
+    pub begun: Duration,
     /// Status of its answer, or of what was made of there being none: 502 or 504.
     pub status: StatusCode,
     /// Until there was a connection.
@@ -147,6 +195,11 @@ impl Entry {
         })
     }
 
+    /// How long after its head that was.
+    pub(crate) fn until(&self, then: Instant) -> Duration {
+        then.duration_since(self.begun)
+    }
+
     /// The request has a body.
     pub(crate) fn set_body(&mut self, body: Shared) {
         self.body = Some(body);
@@ -161,11 +214,12 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.link.end();
+        let now = Instant::now();
         let record = &mut self.record;
-        record.request_time = self.begun.elapsed();
+        record.request_time = now.duration_since(self.begun);
         record.request_length += self.body.as_ref().map_or(0, |body| body.bytes());
         if let (Some(begun), Some(last)) = (self.attempt, record.attempts.last_mut()) {
-            last.response_time = begun.elapsed();
+            last.response_time = now.duration_since(begun);
             last.response_length = record.body_bytes_sent;
         }
         self.observe.done(record);

@@ -160,10 +160,6 @@ impl Decide for Current {
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.table.load().upstream(name).cloned()
     }
-
-    fn has_certificate(&self, host: &str) -> bool {
-        Decide::has_certificate(&**self.table.load(), host)
-    }
 }
 
 impl Shared {
@@ -383,6 +379,8 @@ fn tls_options(globals: &Globals) -> hosts::Options {
         tls12: globals.tls.v12,
         tls13: globals.tls.v13,
         tickets: globals.tls.tickets,
+        session_timeout: globals.tls.session_timeout,
+        session_cache: globals.tls.session_cache,
         reject_unknown: globals.tls.reject,
         ..hosts::Options::default()
     }

@@ -16,8 +16,9 @@ use std::{
 use http::{Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 use lb_route::{
-    action::{Action, Answer, Forward},
+    action::{Action, Answer, Forward, Location},
     request::Client,
+    trace::Span,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
     check::check,
     client::Visit,
     exchange::Exchange,
-    record::{CLIENT_CLOSED, Entry, Record},
+    record::{CLIENT_CLOSED, Entry, Record, Trace},
     response,
     upstream::Connect,
 };
@@ -69,6 +70,7 @@ fn entry<C: Connect>(visit: &Visit<C>, parts: Parts, number: u64) -> Box<Entry> 
         body_bytes_sent: 0,
         request_time: Duration::ZERO,
         attempts: Vec::new(),
+        trace: None,
     };
     Entry::new(record, visit.proxy.observe.clone(), visit.link.clone())
 }
@@ -95,14 +97,34 @@ impl<C: Connect> Exchange<C> {
         }
         let decide = self.visit.proxy.decide.clone();
         match decide.decide(&record.head(), &record.client) {
-            Action::Answer(answer) => self.by_itself(answer),
+            Action::Answer(answer) => {
+                self.trace(answer.location.as_deref());
+                self.by_itself(answer)
+            }
             Action::Forward(forward) => {
+                self.trace(Some(&forward.location));
                 let forward: Arc<Forward> = forward.into();
                 let record = &mut self.entry.record;
                 record.location = Some(forward.location.clone());
                 record.forward = Some(forward.clone());
                 self.by_backend(&forward).await
             }
+        }
+    }
+
+    /// Gives it a place in a trace, if requests for its path are traced.
+    fn trace(&mut self, location: Option<&Location>) {
+        let settings = match location {
+            Some(location) => &location.settings.tracing,
+            None => &self.visit.options.tracing,
+        };
+        if settings.on {
+            let record = &mut self.entry.record;
+            let span = Span::begin(settings, &record.headers, rand::random());
+            record.trace = Some(Box::new(Trace {
+                span,
+                questions: Vec::new(),
+            }));
         }
     }
 

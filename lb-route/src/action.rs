@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     PathType,
+    headers::Headers,
     htpasswd::Users,
     input::{Data, Name, PortRef},
     settings::{Canary, Settings},
@@ -109,7 +110,7 @@ pub struct Location {
     /// The Secret of TLS towards its backends (`proxy-ssl-secret`).
     pub upstream_secret: Option<Arc<Data>>,
     /// Headers of the question that external authentication asks (`auth-proxy-set-headers`).
-    pub auth_headers: Vec<(HeaderName, HeaderValue)>,
+    pub auth_headers: Headers,
     /// Headers that are set in answers (`custom-headers`).
     pub answer_headers: Vec<(HeaderName, HeaderValue)>,
     /// Why every request is refused, 503: a setting that protects could not be read.

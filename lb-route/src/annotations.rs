@@ -18,6 +18,7 @@ mod reader;
 mod redirect;
 mod refused;
 mod rewrite;
+mod traces;
 mod upstream;
 mod upstream_tls;
 
@@ -57,6 +58,7 @@ pub const GROUPS: &[Group] = &[
     cors::GROUP,
     limits::GROUP,
     errors::GROUP,
+    traces::GROUP,
     host::GROUP,
     refused::GROUP,
 ];

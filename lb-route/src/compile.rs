@@ -13,6 +13,7 @@ use crate::{
     annotations,
     build::{self, Builder, Sources, named},
     globals::Globals,
+    headers::Value,
     host::Hosts,
     input::{Data, Ingress, Name, Service},
     settings::Settings,
@@ -126,7 +127,8 @@ impl Compiler {
         let mut troubles = Vec::new();
         let mut read = |key: &str, name: &Option<Name>| {
             let name = name.as_ref()?;
-            let (headers, bad) = named::headers(key, name, self.config_maps.get(name));
+            let map = self.config_maps.get(name);
+            let (headers, bad) = named::headers(key, (name, map), Value::parse);
             troubles.extend(bad);
             Some(headers)
         };

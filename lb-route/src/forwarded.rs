@@ -54,7 +54,7 @@ pub(crate) fn headers(table: &Table, host: &Host, context: &Context<'_>) -> Vec<
     // https://httpoxy.org: it would be a variable of CGI programs.
     set.remove(HeaderName::from_static("proxy"));
     for (name, value) in &table.headers.requests {
-        set.set.push((name.clone(), Some(value.clone())));
+        set.set.push((name.clone(), value.fill(context)));
     }
     let rewrite = settings.map(|settings| &settings.rewrite);
     let prefix = rewrite.filter(|rewrite| rewrite.target.is_some());

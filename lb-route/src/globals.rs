@@ -9,6 +9,7 @@ mod logs;
 mod other;
 mod settings;
 mod tls;
+mod traces;
 mod types;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use crate::{
     values::Parsed,
 };
 
-pub use types::{Block, Client, Forwarded, Headers, Hsts, Log, Pool, Sampler, Tls, Tracing};
+pub use types::{Block, Client, Collector, Forwarded, Headers, Hsts, Log, Pool, Tls};
 
 /// What counts for the whole proxy.
 #[derive(Clone, Debug)]
@@ -43,8 +44,8 @@ pub struct Globals {
     pub block: Block,
     /// The access log.
     pub log: Log,
-    /// Traces.
-    pub tracing: Tracing,
+    /// Where spans are sent.
+    pub collector: Collector,
     /// Server that is asked for every Ingress without one of its own (`global-auth-url`).
     pub auth: Option<Arc<ExternalAuth>>,
     /// Beginnings of paths of rules without authentication (`no-auth-locations`).
@@ -84,7 +85,8 @@ pub const GROUPS: &[(&str, &[Key])] = &[
     ("TLS", tls::KEYS),
     ("forwarding", forwarding::KEYS),
     ("access", auth::KEYS),
-    ("logs and traces", logs::KEYS),
+    ("logs", logs::KEYS),
+    ("traces", traces::KEYS),
     ("other", other::KEYS),
 ];
 
@@ -166,6 +168,7 @@ impl Globals {
             troubles.extend(globals.read_key(key, value.trim()));
         }
         troubles.extend(auth::read(&mut globals, data));
+        troubles.extend(traces::unsent(&globals));
         globals.finish(data);
         (globals, troubles)
     }

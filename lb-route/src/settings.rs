@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
-use crate::{input::Name, variables::Template};
+use crate::{input::Name, trace::Tracing, variables::Template};
 
 /// The settings of the paths of an Ingress.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Settings {
     pub body_size: Option<u64>,
     /// Whether requests are logged (`enable-access-log`).
     pub access_log: bool,
+    /// Whether, and how, they are traced.
+    pub tracing: Tracing,
     /// Settings of the whole host: of the oldest Ingress of a host that has each.
     pub host: HostSettings,
 }

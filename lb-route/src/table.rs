@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
-
 use crate::{
     action::{Location, Upstream},
     globals::Globals,
+    headers,
     host::Hosts,
     input::{Data, Name},
     routes::Paths,
@@ -28,9 +27,9 @@ pub struct Table {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Headers {
     /// For backends (`proxy-set-headers`).
-    pub(crate) requests: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) requests: headers::Headers,
     /// For clients (`add-headers`).
-    pub(crate) answers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) answers: headers::Headers,
 }
 
 /// A host: of rules, or another name of one.
@@ -97,7 +96,7 @@ impl Table {
     }
 
     /// Headers that every answer has (`add-headers`).
-    pub fn answer_headers(&self) -> &[(HeaderName, HeaderValue)] {
+    pub fn answer_headers(&self) -> &headers::Headers {
         &self.headers.answers
     }
 

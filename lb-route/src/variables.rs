@@ -165,6 +165,12 @@ impl Template {
         Ok(Self { text, parts })
     }
 
+    /// Whether it has any.
+    pub(crate) fn has_variables(&self) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| matches!(part, Part::Variable(_)))
+    }
+
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text

@@ -31,6 +31,7 @@ const BESIDE: &[(&str, &[(&str, &str)])] = &[
         &[("temporal-redirect", "http://x/")],
     ),
     ("x-forwarded-prefix", &[("rewrite-target", "/$1")]),
+    ("opentelemetry-", &[("enable-opentelemetry", "true")]),
 ];
 
 const BAD: &[(&str, &str)] = &[
@@ -121,6 +122,9 @@ const BAD: &[(&str, &str)] = &[
     ("default-backend", "other/errors"),
     ("disable-proxy-intercept-errors", "x"),
     ("enable-access-log", "off"),
+    ("enable-opentelemetry", "yes"),
+    ("opentelemetry-trust-incoming-span", "yes"),
+    ("opentelemetry-operation-name", "a $host"),
     ("server-alias", "~^www[.]"),
     ("ssl-passthrough", "on"),
 ];
@@ -185,6 +189,8 @@ fn companions_without_their_annotation() {
         ("x-forwarded-prefix", "/a"),
         ("permanent-redirect-code", "301"),
         ("upstream-hash-by-subset", "true"),
+        ("opentelemetry-trust-incoming-span", "false"),
+        ("opentelemetry-operation-name", "x"),
     ] {
         let read = read(&[(name, value)]);
         let told = read.troubles.iter().any(|trouble| {

@@ -261,7 +261,7 @@ const LINE: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $stat
     $upstream_status $req_id";
 
 #[rustfmt::skip]
-const LOGS_AND_TRACES: &[Case] = &[
+const LOGS: &[Case] = &[
     ("disable-access-log", |g| d((g.log.on, g.defaults.access_log)), "(true, true)",
         ("true", "(false, false)"), "x"),
     ("log-format-upstream", |g| g.log.format.text().to_owned(), LINE,
@@ -272,28 +272,11 @@ const LOGS_AND_TRACES: &[Case] = &[
         "~("),
     ("enable-access-log-for-default-backend", |g| d(g.log.default_backend), "false",
         ("true", "true"), "x"),
-    ("enable-opentelemetry", |g| d(g.tracing.on), "false", ("true", "true"), "x"),
-    ("otlp-collector-host", |g| d(&g.tracing.collector), "(\"\", 4317)",
-        ("otel.local", "(\"otel.local\", 4317)"), "a b"),
-    ("otlp-collector-port", |g| d(&g.tracing.collector), "(\"\", 4317)", ("1", "(\"\", 1)"),
-        "70000"),
-    ("otel-service-name", |g| d(&g.tracing.service), "\"nginx\"", ("x", "\"x\""), ""),
-    ("otel-sampler", |g| d(g.tracing.sampler), "AlwaysOn", ("TraceIdRatioBased", "Ratio(0.01)"),
-        "x"),
-    ("otel-sampler-ratio", |g| d(g.tracing.sampler), "AlwaysOn", ("0.5", "AlwaysOn"), "2"),
-    ("otel-sampler-parent-based", |g| d(g.tracing.parent_based), "true", ("false", "false"), "x"),
-    ("opentelemetry-trust-incoming-span", |g| d(g.tracing.trust_incoming), "true",
-        ("false", "false"), "x"),
 ];
 
 #[test]
-fn logs_and_traces() {
-    check(LOGS_AND_TRACES);
-    let ratio = [
-        ("otel-sampler", "TraceIdRatioBased"),
-        ("otel-sampler-ratio", "0.5"),
-    ];
-    assert_eq!(d(read(&ratio).0.tracing.sampler), "Ratio(0.5)");
+fn logs() {
+    check(LOGS);
     let both = [
         ("log-format-escape-json", "true"),
         ("log-format-escape-none", "true"),
@@ -304,4 +287,51 @@ fn logs_and_traces() {
     let on = BTreeMap::from([("x/enable-access-log".to_owned(), "true".to_owned())]);
     let read = lb_route::annotations::read(&Name::new("a", "b"), &on, "x", &off);
     assert!(!read.settings.access_log);
+}
+
+fn span_name(g: &Globals) -> String {
+    let name = g.defaults.tracing.name.as_ref();
+    d(name.map(|name| name.text().to_owned()))
+}
+
+#[rustfmt::skip]
+const TRACES: &[Case] = &[
+    ("otlp-collector-host", |g| g.collector.host.clone(), "", ("otel.local", "otel.local"), "a b"),
+    ("otlp-collector-port", |g| d(g.collector.port), "4317", ("1", "1"), "70000"),
+    ("otel-service-name", |g| g.collector.service.clone(), "nginx", ("x", "x"), ""),
+    ("otel-sampler", |g| d(g.defaults.tracing.sampler), "AlwaysOn",
+        ("TraceIdRatioBased", "Ratio(0.01)"), "x"),
+    ("otel-sampler-ratio", |g| d(g.defaults.tracing.sampler), "AlwaysOn", ("0.5", "AlwaysOn"), "2"),
+    ("otel-sampler-parent-based", |g| d(g.defaults.tracing.parent_based), "true",
+        ("false", "false"), "x"),
+    ("opentelemetry-trust-incoming-span", |g| d(g.defaults.tracing.trust), "true",
+        ("false", "false"), "x"),
+    ("opentelemetry-operation-name", span_name, "None",
+        ("HTTP $request_method $uri", "Some(\"HTTP $request_method $uri\")"), "$nothing"),
+    ("otel-max-queuesize", |g| d(g.collector.queue), "2048", ("10", "10"), "0"),
+    ("otel-schedule-delay-millis", |g| d(g.collector.delay), "5s", ("10", "10ms"), "0"),
+    ("otel-max-export-batch-size", |g| d(g.collector.batch), "512", ("10", "10"), "-1"),
+];
+
+#[test]
+fn traces() {
+    check(TRACES);
+    let ratio = [
+        ("otel-sampler", "TraceIdRatioBased"),
+        ("otel-sampler-ratio", "0.5"),
+    ];
+    assert_eq!(d(read(&ratio).0.defaults.tracing.sampler), "Ratio(0.5)");
+    let is_on = |data: &[(&str, &str)]| {
+        let (globals, troubles) = read(data);
+        let told = troubles.iter().map(|trouble| trouble.reason);
+        (globals.defaults.tracing.on, told.collect::<Vec<_>>())
+    };
+    let on = ("enable-opentelemetry", "true");
+    assert_eq!(is_on(&[]), (false, vec![]));
+    assert_eq!(is_on(&[on, ("otlp-collector-host", "a")]), (true, vec![]));
+    assert_eq!(is_on(&[on]), (true, vec![reason::CONFIG_WITHOUT_EFFECT]));
+    assert_eq!(
+        is_on(&[("enable-opentelemetry", "x")]),
+        (false, vec![reason::CONFIG_INVALID])
+    );
 }

@@ -11,12 +11,14 @@ use lb_route::{
     settings::{ExternalAuth, UpstreamTls},
     variables::escaped,
 };
+use tokio::time::Instant;
 
 use crate::{
     access::{Cookies, Granted},
     answer::Refusal,
     exchange::Exchange,
     headers,
+    record::Asked,
     upstream::{Connect, Download, Question, Target},
 };
 
@@ -30,8 +32,7 @@ impl<C: Connect> Exchange<C> {
         forward: &Forward,
         settings: &ExternalAuth,
     ) -> Result<Granted, Refusal> {
-        let context = self.entry.record.context(forward);
-        let answer = match self.ask_server(forward, settings, &context).await {
+        let answer = match self.ask_server(forward, settings).await {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 body.discard().await;
@@ -44,7 +45,7 @@ impl<C: Connect> Exchange<C> {
             }
         };
         if !answer.status().is_success() {
-            return Err(refusal(settings, &context, &answer));
+            return Err(refusal(settings, &answer));
         }
         let wanted = settings.response_headers.iter();
         let found = wanted.map(|name| (name.clone(), answer.headers().get(name).cloned()));
@@ -62,20 +63,66 @@ impl<C: Connect> Exchange<C> {
         })
     }
 
+    /// Leads a client that nobody knows to where it signs in, whoever asked for it: `error_page
+    /// 401` is the location's (nginx.tmpl), and catches that of `auth_basic` too.
+    pub(super) fn to_signin(&self, forward: &Forward, refused: Refusal) -> Refusal {
+        let settings = forward.location.settings.access.external.as_ref();
+        let is_unknown = refused.status == StatusCode::UNAUTHORIZED;
+        let Some(settings) = settings.filter(|_| is_unknown) else {
+            return refused;
+        };
+        let context = self.entry.record.context(forward);
+        let Some(location) = signin(settings, &context) else {
+            return refused;
+        };
+        let mut headers = refused.headers;
+        headers.retain(|(name, _)| *name == SET_COOKIE);
+        headers.push((LOCATION, location));
+        Refusal {
+            status: StatusCode::FOUND,
+            headers,
+        }
+    }
+
     async fn ask_server(
-        &self,
+        &mut self,
         forward: &Forward,
         settings: &ExternalAuth,
-        context: &Context<'_>,
     ) -> Result<Response<Download<C>>, String> {
-        let url = settings.url.fill(context);
+        let record = &self.entry.record;
+        let context = record.context(forward);
+        let url = settings.url.fill(&context);
         let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-        let question = self.question(forward, settings, &uri, context);
-        let target = self.server(&uri).await?;
+        let mut question = self.question(forward, settings, &uri, &context);
+        let span = record.next_span();
+        record.pass_trace_on(&mut question.headers, span);
+        let begun = Instant::now();
+        let answer = self.ask(&uri, &question, forward).await;
+        let since = self.entry.until(begun);
+        if let Some((span, trace)) = span.zip(self.entry.record.trace.as_mut()) {
+            trace.questions.push(Asked {
+                span,
+                method: question.method,
+                url: url.clone(),
+                status: answer.as_ref().ok().map(Response::status),
+                begun: since,
+                took: begun.elapsed(),
+            });
+        }
+        answer.map_err(|error| format!("{url}: {error}"))
+    }
+
+    async fn ask(
+        &self,
+        uri: &Uri,
+        question: &Question,
+        forward: &Forward,
+    ) -> Result<Response<Download<C>>, String> {
+        let target = self.server(uri).await?;
         let pool = &self.visit.proxy.pool;
         let patience = &forward.location.settings.upstream;
-        let answer = pool.question(target, &question, patience).await;
-        answer.map_err(|failed| format!("{url}: {:?}", failed.what))
+        let answer = pool.question(target, question, patience).await;
+        answer.map_err(|failed| format!("{:?}", failed.what))
     }
 
     /// Where the server is.
@@ -153,7 +200,7 @@ impl<C: Connect> Exchange<C> {
             }
         }
         for (name, value) in &forward.location.auth_headers {
-            headers.insert(name, value.clone());
+            headers::set(&mut headers, name, value.fill(context));
         }
         if let Ok(host) = HeaderValue::from_str(&settings.host) {
             headers.insert(HOST, host);
@@ -176,7 +223,7 @@ fn chain(forward: &Forward) -> Option<&str> {
 
 /// What a client gets that may not ask. Other answers of the server than 401 and 403 are errors
 /// (`ngx_http_auth_request_handler`).
-fn refusal(settings: &ExternalAuth, context: &Context<'_>, answer: &Response<()>) -> Refusal {
+fn refusal(settings: &ExternalAuth, answer: &Response<()>) -> Refusal {
     let status = answer.status();
     let of = |name: HeaderName| {
         let values = answer.headers().get_all(&name).iter();
@@ -184,16 +231,8 @@ fn refusal(settings: &ExternalAuth, context: &Context<'_>, answer: &Response<()>
         pairs.collect::<Vec<_>>()
     };
     if status == StatusCode::UNAUTHORIZED {
-        if let Some(location) = signin(settings, context) {
-            let mut headers = of(SET_COOKIE);
-            headers.push((LOCATION, location));
-            return Refusal {
-                status: StatusCode::FOUND,
-                headers,
-            };
-        }
         let mut headers = of(WWW_AUTHENTICATE);
-        if settings.always_set_cookie {
+        if settings.always_set_cookie || settings.signin.is_some() {
             headers.extend(of(SET_COOKIE));
         }
         return Refusal { status, headers };

@@ -100,10 +100,7 @@ impl<'h> Head<'h> {
         let room = ours.len() + self.extra.len() + 4;
         let mut headers = headers::passed(&record.headers, self.underscores, room);
         for (name, value) in ours.iter().chain(self.extra) {
-            match value {
-                Some(value) => drop(headers.insert(name, value.clone())),
-                None => drop(headers.remove(name)),
-            }
+            headers::set(&mut headers, name, value.clone());
         }
         match &self.length {
             Length::None => {}
@@ -114,6 +111,8 @@ impl<'h> Head<'h> {
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
         }
+        let attempt = record.attempts.last();
+        record.pass_trace_on(&mut headers, attempt.and_then(|attempt| attempt.span));
         if self.h2 {
             // It is in the target.
             headers.remove(HOST);

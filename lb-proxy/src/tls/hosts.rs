@@ -3,7 +3,7 @@
 
 mod maker;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lb_route::input::Data;
 use rustls::ServerConfig;
@@ -26,7 +26,11 @@ pub struct Options {
     pub tls13: bool,
     /// Whether clients keep their sessions, sealed (`ssl-session-tickets`).
     pub tickets: bool,
-    /// Sessions that are kept for clients (`ssl-session-cache-size`, of which 1 MiB is about
+    /// How long a session can be resumed (`ssl-session-timeout`).
+    pub session_timeout: Duration,
+    /// Whether sessions are kept for clients (`ssl-session-cache`).
+    pub session_cache: bool,
+    /// How many are (`ssl-session-cache-size`, of which 1 MiB is about
     /// 4,000).
     pub sessions: usize,
     /// Whether a handshake for a name without a host is refused (`ssl-reject-handshake`).
@@ -40,6 +44,8 @@ impl Default for Options {
             tls12: true,
             tls13: true,
             tickets: false,
+            session_timeout: Duration::from_secs(600),
+            session_cache: true,
             sessions: 40_000,
             reject_unknown: false,
         }

@@ -180,10 +180,6 @@ impl Decide for Site {
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.upstreams.get(name).cloned()
     }
-
-    fn has_certificate(&self, _: &str) -> bool {
-        false
-    }
 }
 
 /// What was observed of a request.

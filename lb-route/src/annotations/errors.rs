@@ -34,21 +34,6 @@ pub(super) const GROUP: Group = Group {
             Low,
             "how a path was rewritten is in the debug log.",
         ),
-        accepted(
-            "enable-opentelemetry",
-            Low,
-            "traces are switched for the whole proxy.",
-        ),
-        accepted(
-            "opentelemetry-trust-incoming-span",
-            Low,
-            "traces are switched for the whole proxy.",
-        ),
-        accepted(
-            "opentelemetry-operation-name",
-            Medium,
-            "spans have the name of the rule.",
-        ),
     ],
     read,
 };

@@ -7,21 +7,19 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     build::Builder,
     compile::Parsed,
+    headers::{Headers, Value, literal},
     htpasswd::Users,
     input::{Data, Name},
     table::Certificate,
     trouble::{Severity, Trouble, reason},
 };
 
-/// Headers of a ConfigMap.
-pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
-
 /// Headers of the ConfigMaps that an Ingress names.
 pub(super) struct NamedHeaders {
     /// `auth-proxy-set-headers`.
     pub(super) questions: Headers,
     /// `custom-headers`.
-    pub(super) answers: Headers,
+    pub(super) answers: Vec<(HeaderName, HeaderValue)>,
     /// Why every request is refused.
     pub(super) denied: Option<String>,
 }
@@ -76,9 +74,10 @@ impl Builder<'_> {
     pub(super) fn named_headers(&mut self, parsed: &Parsed) -> NamedHeaders {
         let external = parsed.settings.access.external.as_ref();
         let map = external.and_then(|external| external.proxy_set_headers.as_ref());
-        let (questions, bad) = self.headers(parsed, "auth-proxy-set-headers", map);
+        let (questions, bad) = self.headers(parsed, ("auth-proxy-set-headers", map), Value::parse);
         let map = parsed.settings.response.headers.as_ref();
-        let (answers, worse) = self.headers(parsed, "custom-headers", map);
+        // Ingress-nginx escapes the `$` of these (`escapeLiteralDollar`).
+        let (answers, worse) = self.headers(parsed, ("custom-headers", map), literal);
         let allowed = &self.sources.globals.headers.allowed;
         let refused = answers.iter().find(|(name, _)| !allowed.contains(name));
         let refused = refused.map(|(name, _)| {
@@ -99,16 +98,17 @@ impl Builder<'_> {
     }
 
     /// The headers of a ConfigMap, and why every request is refused.
-    fn headers(
+    fn headers<V>(
         &mut self,
         parsed: &Parsed,
-        annotation: &str,
-        map: Option<&Name>,
-    ) -> (Headers, Option<String>) {
+        (annotation, map): (&str, Option<&Name>),
+        parse: fn(&[u8]) -> Result<V, String>,
+    ) -> (Vec<(HeaderName, V)>, Option<String>) {
         let Some(name) = map else {
             return (Vec::new(), None);
         };
-        let (headers, troubles) = headers(annotation, name, self.sources.config_maps.get(name));
+        let data = self.sources.config_maps.get(name);
+        let (headers, troubles) = headers(annotation, (name, data), parse);
         let denied = troubles.first().map(|trouble| trouble.message.clone());
         let key = &parsed.ingress.key;
         self.troubles
@@ -148,7 +148,11 @@ impl Builder<'_> {
 }
 
 /// The headers of a ConfigMap that `what` names, and what is wrong with it.
-pub(crate) fn headers(what: &str, name: &Name, map: Option<&Arc<Data>>) -> (Headers, Vec<Trouble>) {
+pub(crate) fn headers<V>(
+    what: &str,
+    (name, map): (&Name, Option<&Arc<Data>>),
+    parse: fn(&[u8]) -> Result<V, String>,
+) -> (Vec<(HeaderName, V)>, Vec<Trouble>) {
     let mut troubles = Vec::new();
     let mut warn = |reason, message| {
         let severity = Severity::Warning;
@@ -167,12 +171,13 @@ pub(crate) fn headers(what: &str, name: &Name, map: Option<&Arc<Data>>) -> (Head
         return (headers, troubles);
     };
     for (header, value) in &data.0 {
-        match (header.parse(), HeaderValue::from_bytes(value)) {
-            (Ok(header), Ok(value)) => headers.push((header, value)),
-            _ => {
+        let no_name = |_| "it is no name of a header".to_owned();
+        let name_of = header.parse::<HeaderName>().map_err(no_name);
+        match name_of.and_then(|header| Ok((header, parse(value)?))) {
+            Ok(header) => headers.push(header),
+            Err(why) => {
                 let message = format!(
-                    "{what}: {header:?} of ConfigMap {name} is no header, or its value is none: \
-                     it is left out"
+                    "{what}: {header:?} of ConfigMap {name} is left out: {why}; correct it"
                 );
                 warn("InvalidHeader", message);
             }

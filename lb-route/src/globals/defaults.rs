@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Client, Forwarded, Globals, Hsts, Log, Pool, Sampler, Tls, Tracing};
+use super::{Client, Collector, Forwarded, Globals, Hsts, Log, Pool, Tls};
 use crate::{
     annotations::Risk,
     settings::{
         Errors, Forwarding, Limits, NextUpstream, Redirect, Response, Settings, UpstreamTls,
     },
+    trace::{Sampler, Tracing},
     values,
     variables::{Escape, Template},
 };
@@ -56,7 +57,7 @@ impl Default for Globals {
                 skip: Vec::new(),
                 default_backend: false,
             },
-            tracing: tracing(),
+            collector: collector(),
             auth: None,
             no_auth: vec![ACME.to_owned()],
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
@@ -107,6 +108,13 @@ fn settings() -> Settings {
         response: Response::default(),
         body_size: Some(1 << 20),
         access_log: true,
+        tracing: Tracing {
+            on: false,
+            trust: true,
+            name: None,
+            sampler: Sampler::AlwaysOn,
+            parent_based: true,
+        },
         ..Default::default()
     }
 }
@@ -145,13 +153,13 @@ fn tls() -> Tls {
     }
 }
 
-fn tracing() -> Tracing {
-    Tracing {
-        on: false,
-        collector: (String::new(), 4_317),
+fn collector() -> Collector {
+    Collector {
+        host: String::new(),
+        port: 4_317,
         service: "nginx".to_owned(),
-        sampler: Sampler::AlwaysOn,
-        parent_based: true,
-        trust_incoming: true,
+        queue: 2_048,
+        delay: Duration::from_millis(5_000),
+        batch: 512,
     }
 }

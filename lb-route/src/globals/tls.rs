@@ -26,7 +26,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     served(
         "ssl-session-timeout",
-        "How long a session can be resumed: 10m.",
+        "How long a session can be resumed, by a ticket no longer than 12h: 10m.",
         |g, v| put(&mut g.tls.session_timeout, values::time(v)),
     ),
     served(

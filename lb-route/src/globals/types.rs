@@ -162,30 +162,19 @@ pub struct Log {
     pub default_backend: bool,
 }
 
-/// Traces.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Tracing {
-    /// Whether there are any (`enable-opentelemetry`).
-    pub on: bool,
-    /// Host and port of the collector (`otlp-collector-host`, `otlp-collector-port`).
-    pub collector: (String, u16),
-    /// `service.name` (`otel-service-name`).
+/// Where spans are sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Collector {
+    /// Its host; empty for none (`otlp-collector-host`).
+    pub host: String,
+    /// Its port (`otlp-collector-port`, 4317).
+    pub port: u16,
+    /// `service.name` of what is sent (`otel-service-name`, `nginx`).
     pub service: String,
-    /// Which requests are traced (`otel-sampler`).
-    pub sampler: Sampler,
-    /// Whether what the client's span says goes before that (`otel-sampler-parent-based`).
-    pub parent_based: bool,
-    /// Whether spans of clients are continued (`opentelemetry-trust-incoming-span`).
-    pub trust_incoming: bool,
-}
-
-/// Which requests are traced.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Sampler {
-    /// All.
-    AlwaysOn,
-    /// None.
-    AlwaysOff,
-    /// This part of them (`otel-sampler-ratio`).
-    Ratio(f64),
+    /// Spans that wait to be sent; what comes beyond is lost (`otel-max-queuesize`, 2048).
+    pub queue: usize,
+    /// How long spans wait for others (`otel-schedule-delay-millis`, 5 s).
+    pub delay: Duration,
+    /// Spans that are sent together (`otel-max-export-batch-size`, 512).
+    pub batch: usize,
 }

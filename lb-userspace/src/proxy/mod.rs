@@ -11,6 +11,7 @@ pub mod state;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod traces;
 mod wants;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -42,7 +43,7 @@ use crate::{
 const CHANGES: usize = 1024;
 /// Events that wait to be written; what comes beyond is on the log only.
 const NOTICES: usize = 256;
-/// How long the access log may take for its last lines.
+/// How long the access log may take for its last lines, and the collector for the last spans.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Reviews of Ingresses that wait.
 const QUESTIONS: usize = 16;
@@ -87,6 +88,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let state = Arc::new(state.context("the access log cannot be written")?);
     let Outlets { tables, ours, .. } = follow_objects(&settings, &state, &mut tasks);
     let publisher = publisher(&settings, ours);
+    let of_traces = state.clone();
+    tasks.spawn(async move {
+        of_traces.traces().run().await;
+        Ok(())
+    });
     tasks.spawn(admin::run(settings.admin, state.clone()));
     let ended = async {
         match tasks.join_next().await {
@@ -110,7 +116,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
     };
     tokio::join!(end, unpublish);
-    state.end(LAST_LINES);
+    state.end(LAST_LINES).await;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::{
     access_log::AccessLog,
     metrics::{Counts, Identity},
+    traces::Traces,
 };
 use crate::change::ObjectKey;
 
@@ -26,6 +27,7 @@ pub struct State {
     identity: Identity,
     log: AccessLog,
     counts: Counts,
+    traces: Traces,
     shown: ArcSwapOption<Shown>,
     view: OnceLock<View>,
     troubles: ArcSwap<Vec<(ObjectKey, Trouble)>>,
@@ -70,6 +72,7 @@ impl State {
     /// Of a proxy that serves while `ready` says so.
     pub fn new(identity: Identity, log: AccessLog, ready: watch::Receiver<bool>) -> Self {
         Self {
+            traces: Traces::new(identity.clone()),
             identity,
             log,
             counts: Counts::default(),
@@ -86,6 +89,7 @@ impl State {
         let old = self.shown.load();
         let old = old.as_ref();
         self.log.set(table.globals().clone());
+        self.traces.set(table.globals().clone());
         // Most changes are of endpoints.
         if old.is_none_or(|old| !table.has_hosts_of(&old.table)) {
             self.counts.take(table);
@@ -117,8 +121,10 @@ impl State {
         }
     }
 
-    /// Writes the lines of the access log that wait, if that takes no longer than `patience`.
-    pub fn end(&self, patience: Duration) {
+    /// Writes the lines of the access log that wait, and sends the spans, if that takes no longer
+    /// than `patience` each.
+    pub async fn end(&self, patience: Duration) {
+        self.traces.end(patience).await;
         self.log.end(patience);
     }
 
@@ -161,6 +167,11 @@ impl State {
     /// The access log.
     pub fn log(&self) -> &AccessLog {
         &self.log
+    }
+
+    /// The spans of requests.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// What each host shows, in the order of their names, and last what those do that have no
@@ -206,5 +217,6 @@ impl Observe for State {
     fn done(&self, record: &Record) {
         self.counts.done(record);
         self.log.done(record);
+        self.traces.done(record, self.log.hostname());
     }
 }

@@ -122,13 +122,7 @@ pub(super) fn record(table: &Table, target: &str, headers: &[(&str, &[u8])]) -> 
         uri: target.parse().unwrap(),
         version: Version::HTTP_11,
         headers: map,
-        client: Client {
-            address: ([198, 51, 100, 7], 40_000).into(),
-            port: 80,
-            tls: None,
-            random: 0,
-            request_id: "0123456789abcdef0123456789abcdef".to_owned(),
-        },
+        client: client(),
         connection: 12,
         connection_requests: 3,
         forward: None,
@@ -141,6 +135,7 @@ pub(super) fn record(table: &Table, target: &str, headers: &[(&str, &[u8])]) -> 
         body_bytes_sent: 45,
         request_time: Duration::from_micros(1_234_567),
         attempts: Vec::new(),
+        trace: None,
     };
     let head = Head {
         method: &record.method,
@@ -161,11 +156,23 @@ pub(super) fn record(table: &Table, target: &str, headers: &[(&str, &[u8])]) -> 
     record
 }
 
+fn client() -> Client {
+    Client {
+        address: ([198, 51, 100, 7], 40_000).into(),
+        port: 80,
+        tls: None,
+        random: 0,
+        request_id: "0123456789abcdef0123456789abcdef".to_owned(),
+    }
+}
+
 /// An attempt that was answered, or with 502 and 504 not.
 pub(super) fn attempt(last: u8, status: u16, millis: u64) -> Attempt {
     let is_answered = status < 500;
     Attempt {
         address: endpoint(last),
+        span: None,
+        begun: Duration::ZERO,
         status: StatusCode::from_u16(status).unwrap(),
         connect_time: is_answered.then(|| Duration::from_millis(millis / 4)),
         header_time: is_answered.then(|| Duration::from_millis(millis / 2)),

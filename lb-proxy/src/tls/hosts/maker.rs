@@ -6,14 +6,18 @@ use lb_route::input::Data;
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     compress::CompressionCache,
-    crypto::aws_lc_rs::Ticketer,
-    server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 
 use super::{
-    super::{PROVIDER, SecretError, certificates::Loaded, clients::ClientAuth, sessions::Scope},
+    super::{
+        PROVIDER, SecretError,
+        certificates::Loaded,
+        clients::ClientAuth,
+        sessions::{Lifetime, Scope, Tickets},
+    },
     Demand, Entry, Host, Options, Served, Shows, Trouble, wildcard,
 };
 
@@ -185,9 +189,13 @@ fn template_of(
         false => &[b"http/1.1"],
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    config.session_storage = Scope::new(sessions);
+    let lifetime = Lifetime::new(options.session_timeout);
+    config.session_storage = match options.session_cache {
+        true => Scope::new(sessions, lifetime),
+        false => Arc::new(NoServerSessionStorage {}),
+    };
     if options.tickets {
-        match Ticketer::new() {
+        match Tickets::new(lifetime) {
             // Its keys are these hosts' alone.
             Ok(ticketer) => config.ticketer = ticketer,
             Err(error) => tracing::warn!(%error, "sessions are kept here: no key for tickets"),

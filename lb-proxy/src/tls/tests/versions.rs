@@ -1,6 +1,6 @@
 //! What client and server agree on, and what they remember.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     SupportedProtocolVersion,
@@ -128,6 +128,56 @@ async fn sessions_are_resumed() {
             resumes(tickets, version).await;
         }
     }
+}
+
+/// `ssl-session-timeout` and `ssl-session-cache` of nginx.
+#[tokio::test]
+async fn sessions_end() {
+    let short = Duration::from_millis(1_500);
+    let long = Duration::from_secs(600);
+    // Kept, in tickets, for how long; whether one can be resumed at once, and 2 s later.
+    let cases = [
+        (true, false, long, [true, true]),
+        (true, false, short, [true, false]),
+        (true, true, long, [true, true]),
+        (true, true, short, [true, false]),
+        (false, false, long, [false, false]),
+        (false, true, long, [true, true]),
+    ];
+    let all = cases
+        .into_iter()
+        .flat_map(|(cache, tickets, timeout, want)| {
+            let options = Options {
+                tickets,
+                session_cache: cache,
+                session_timeout: timeout,
+                ..Options::default()
+            };
+            BOTH.iter()
+                .map(move |version| ends(options.clone(), version, want))
+        });
+    futures::future::join_all(all).await;
+}
+
+async fn ends(options: Options, version: &'static SupportedProtocolVersion, want: [bool; 2]) {
+    let authority = Authority::new("Authority");
+    let issued = authority.host(&["a.test"]);
+    let hosts = vec![host("a.test", Shows::Secret(issued.secret()))];
+    let server = Server::new(table(&options, hosts), None).await;
+    let client = || {
+        let config = client_with(&authority, &[version], None, &[]);
+        let mut config = config.as_ref().clone();
+        config.resumption = Resumption::in_memory_sessions(16);
+        Arc::new(config)
+    };
+    let resumes = async |config| server.ask("a.test", config).await.unwrap().resumed;
+    // Each has a session of its own: to resume one makes another.
+    let [soon, late] = [client(), client()];
+    assert_eq!([resumes(&soon).await, resumes(&late).await], [false; 2]);
+    let first = resumes(&soon).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let found = [first, resumes(&late).await];
+    assert_eq!(found, want, "{options:?} {version:?}");
 }
 
 async fn resumes(tickets: bool, version: &'static SupportedProtocolVersion) {

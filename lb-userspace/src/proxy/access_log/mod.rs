@@ -59,6 +59,11 @@ impl AccessLog {
         }
     }
 
+    /// The machine's name.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
     /// Lines that nobody has read in time.
     pub fn lost(&self) -> u64 {
         self.writer.lost()

@@ -19,6 +19,7 @@ pub(super) fn write(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
     write_requests(state, encoder)?;
     write_limits(state, encoder)?;
     write_table(state, encoder)?;
+    write_spans(state, encoder)?;
     write_troubles(state, encoder)
 }
 
@@ -139,6 +140,13 @@ fn write_table(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
     let help = "Hosts whose handshakes are refused, because their certificate does not do";
     let broken = broken.count() as f64;
     encoder.gauge("bascule_proxy_broken_certificates", help, broken)
+}
+
+fn write_spans(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
+    let all = state.traces().counts();
+    let all = all.map(|(result, count)| ([("result", result)], count));
+    let help = "Spans of requests that were to be sent to a collector, by what came of them";
+    encoder.counters(("bascule_proxy_spans", help), all)
 }
 
 fn write_troubles(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {

@@ -1,9 +1,6 @@
 //! What is served, and not quite as ingress-nginx does it.
 
-use lb_route::input::Name;
-
 use super::{Finding, Verdict};
-use crate::proxy::store::Store;
 
 /// Reason of what differs on purpose.
 const DIFFERS: &str = "ServedOtherwise";
@@ -29,10 +26,20 @@ const DIFFERENCES: &[Difference] = &[
          its balanced mode the endpoint follows from the cookie by rendezvous hashing; nothing has \
          to be changed, and affinity-mode: persistent binds them as they are",
     ),
+    (
+        "enable-opentelemetry",
+        |own| {
+            own.iter()
+                .any(|(name, value)| *name == "enable-opentelemetry" && value.trim() == "true")
+        },
+        "gives spans the attributes that OpenTelemetry has today (http.request.method, and not \
+         http.method), and each attempt at an endpoint a span of its own, which is the parent of \
+         the backend's; nothing has to be changed, but for dashboards that look for the old names",
+    ),
 ];
 
-/// Those of the annotations of an Ingress.
-pub(super) fn of_annotations(own: &[(&str, &str)]) -> Vec<Finding> {
+/// Those of the annotations of an Ingress, or of the keys of the ConfigMap.
+pub(super) fn of_settings(own: &[(&str, &str)]) -> Vec<Finding> {
     let is_set = |name: &str| {
         own.iter()
             .any(|(known, value)| *known == name && !value.trim().is_empty())
@@ -49,72 +56,14 @@ pub(super) fn of_annotations(own: &[(&str, &str)]) -> Vec<Finding> {
     there.map(finding).collect()
 }
 
-/// Whether an annotation, or a key of the ConfigMap, names a ConfigMap with headers.
-pub(super) fn names_headers(name: &str) -> bool {
-    [
-        "add-headers",
-        "auth-proxy-set-headers",
-        "custom-headers",
-        "proxy-set-headers",
-    ]
-    .contains(&name)
-}
-
-/// Headers whose values have variables: nginx fills them in, and here they are sent as they are.
-pub(super) fn of_headers(named: &[(String, Name)], store: &Store) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (by, name) in named {
-        let Some(data) = store.config_map(name) else {
-            continue;
-        };
-        let values = data.0.keys().filter_map(|key| Some((key, data.text(key)?)));
-        let with_variables = values.filter(|(_, value)| has_variable(value));
-        findings.extend(with_variables.map(|(header, value)| Finding {
-            verdict: Verdict::Refused,
-            reason: "HeaderWithVariable",
-            message: format!(
-                "{by}: {header} of ConfigMap {name} is {value:?}, whose variables are not filled \
-                 in: leave it out, and let the backend do it"
-            ),
-            lines: Vec::new(),
-        }));
-    }
-    findings
-}
-
-/// Whether a value has `$name` or `${name}` in it.
-fn has_variable(value: &str) -> bool {
-    let mut rest = value.split('$').skip(1);
-    let is_name = |rest: &str| {
-        let rest = rest.strip_prefix('{').unwrap_or(rest);
-        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-    };
-    rest.any(is_name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_names_behind_a_dollar() {
-        for (value, expected) in [
-            ("$host", true),
-            ("a ${http_x} b", true),
-            ("t=${msec}", true),
-            ("5 $", false),
-            ("$$", false),
-            ("$ 5", false),
-            ("plain", false),
-        ] {
-            assert_eq!(has_variable(value), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_client_of_the_persistent_mode_stays_where_it_is() {
+    fn what_differs_is_said_where_it_counts() {
         let names = |own: &[(&str, &str)]| -> Vec<String> {
-            let all = of_annotations(own).into_iter();
+            let all = of_settings(own).into_iter();
             all.map(|f| f.message.split(' ').next().unwrap().to_owned())
                 .collect()
         };
@@ -125,6 +74,9 @@ mod tests {
             names(&[("upstream-hash-by", "$host")]),
             ["upstream-hash-by"]
         );
+        assert_eq!(names(&[("enable-opentelemetry", "false")]), [""; 0]);
+        let traced = names(&[("enable-opentelemetry", "true")]);
+        assert_eq!(traced, ["enable-opentelemetry"]);
         assert_eq!(names(&[("upstream-hash-by", " ")]), [""; 0]);
     }
 }

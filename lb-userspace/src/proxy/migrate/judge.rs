@@ -47,9 +47,7 @@ impl<'a> Judge<'a> {
             .filter(|trouble| !troubles::is_unchecked(trouble, &self.read.absent))
             .map(|trouble| self.finding(trouble, &own))
             .collect();
-        let names = self.config_maps_of(&ingress.key.namespace, &own);
-        findings.extend(differences::of_annotations(&own));
-        findings.extend(differences::of_headers(&names, &self.read.store));
+        findings.extend(differences::of_settings(&own));
         self.denials
             .add(&ingress.key, &self.read.absent, &mut findings);
         finish(&mut findings);
@@ -105,20 +103,6 @@ impl<'a> Judge<'a> {
         rest.is_some_and(|rest| rest.starts_with([' ', ':']))
     }
 
-    /// The ConfigMaps with headers that are named, and by what; those without a namespace are of
-    /// this one.
-    fn config_maps_of(&self, namespace: &str, own: &[(&str, &str)]) -> Vec<(String, Name)> {
-        let named = own
-            .iter()
-            .filter(|(name, _)| differences::names_headers(name));
-        let named = named.map(|(annotation, value)| {
-            let value = value.trim();
-            let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
-            ((*annotation).to_owned(), Name::new(namespace, name))
-        });
-        named.collect()
-    }
-
     /// Of the ConfigMap and what is wrong with it.
     pub(super) fn config<'t>(&self, troubles: impl Iterator<Item = &'t Trouble>) -> ConfigReport {
         let store = &self.read.store;
@@ -134,9 +118,7 @@ impl<'a> Judge<'a> {
         if let (Some(name), None) = (name, data) {
             findings.push(troubles::missing(name));
         }
-        // Keys name ConfigMaps with their namespaces, always.
-        let named = self.config_maps_of("", &pairs);
-        findings.extend(differences::of_headers(&named, store));
+        findings.extend(differences::of_settings(&pairs));
         finish(&mut findings);
         let is_alike = |(key, value): &&(&str, &str)| {
             let is_served = globals::find(key).is_some_and(|key| key.mark == Mark::Served);

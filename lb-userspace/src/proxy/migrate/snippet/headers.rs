@@ -1,5 +1,7 @@
 //! Directives that set headers.
 
+use lb_route::variables::Template;
+
 use super::{Advice, Place};
 
 /// What a proxy sends in any case (nginx.tmpl of ingress-nginx v1.15.1): header, and the variables
@@ -48,19 +50,22 @@ pub(super) fn request(name: &str, value: &str) -> Advice {
         ("ssl-client-cert", "$ssl_client_escaped_cert") => {
             Advice::annotation("auth-tls-pass-certificate-to-upstream", "true")
         }
-        (_, "") => Advice::backend("a header of the client cannot be taken away"),
-        (_, value) if value.contains('$') => {
-            Advice::backend("headers of proxy-set-headers have no variables")
-        }
-        _ => Advice::new(
-            Place::ConfigMap,
-            &[],
-            format!(
-                "proxy-set-headers, which names a ConfigMap with {name}: {value:?}; it counts for \
-                 all Ingresses"
-            ),
-        ),
+        _ => for_all("proxy-set-headers", name, value),
     }
+}
+
+/// A header that a ConfigMap has, which a key of the proxy's ConfigMap names.
+fn for_all(key: &str, name: &str, value: &str) -> Advice {
+    if let Err(unknown) = Template::parse(value) {
+        return Advice::backend(unknown.to_string());
+    }
+    Advice::new(
+        Place::ConfigMap,
+        &[],
+        format!(
+            "{key}, which names a ConfigMap with {name}: {value:?}; it counts for all Ingresses"
+        ),
+    )
 }
 
 /// A header of answers: `add_header`, `more_set_headers`.
@@ -81,9 +86,8 @@ pub(super) fn answer(name: &str, value: &str) -> Advice {
                 &[("enable-cors", "true"), (annotation, value)],
                 "",
             ),
-            None if value.contains('$') => {
-                Advice::backend("headers of custom-headers have no variables")
-            }
+            // Those of custom-headers have no variables.
+            None if value.contains('$') => for_all("add-headers", name, value),
             None => Advice::new(
                 Place::Annotation,
                 &[],

@@ -26,8 +26,9 @@ const CASES: &[(&str, Place, &str)] = &[
     ),
     (
         "more_set_headers 'X-Id: $request_id';",
-        Place::Backend,
-        "let the backend do it: headers of custom-headers have no variables",
+        Place::ConfigMap,
+        "in the ConfigMap: add-headers, which names a ConfigMap with X-Id: \"$request_id\"; it counts \
+         for all Ingresses",
     ),
     (
         "more_set_headers 'Strict-Transport-Security: max-age=600; includeSubDomains';",
@@ -82,9 +83,15 @@ const CASES: &[(&str, Place, &str)] = &[
          counts for all Ingresses",
     ),
     (
+        "proxy_set_header X-Method $request_method;",
+        Place::ConfigMap,
+        "in the ConfigMap: proxy-set-headers, which names a ConfigMap with X-Method: \
+         \"$request_method\"; it counts for all Ingresses",
+    ),
+    (
         "proxy_set_header X-Country $geoip_country_code;",
         Place::Backend,
-        "let the backend do it: headers of proxy-set-headers have no variables",
+        "let the backend do it: there is no variable $geoip_country_code",
     ),
     (
         "return 301 https://new.example/;",
