@@ -93,10 +93,6 @@ impl Decide for Marks {
     fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         site::table().upstream(name).cloned()
     }
-
-    fn has_certificate(&self, _: &str) -> bool {
-        false
-    }
 }
 
 /// Backends in memory.
