@@ -32,6 +32,8 @@ pub struct Options {
     pub rate_status: StatusCode,
     /// Status of requests of which there are too many at once.
     pub connections_status: StatusCode,
+    /// Status of requests that come too fast for all proxies together.
+    pub overall_status: StatusCode,
 }
 
 /// What stands in `Server`, where that is wanted.
@@ -50,6 +52,7 @@ impl From<&Globals> for Options {
             hsts: globals.tls.hsts.header(),
             rate_status: globals.rate_status,
             connections_status: globals.connections_status,
+            overall_status: globals.overall_status,
         }
     }
 }
