@@ -235,8 +235,8 @@ impl Peers {
         self.talk.socket.local_addr().map(socket::canonical)
     }
 
-    /// Tells the last, and ends.
-    pub async fn end(self) {
+    /// Tells what is not told yet, at the end.
+    pub async fn tell_last(&self) {
         let last = self.talk.together.limits.take_untold();
         if !last.is_empty() {
             self.talk.send_own(last).await;

@@ -29,6 +29,13 @@ const DIFFERENCES: &[Difference] = &[
          its balanced mode the endpoint follows from the cookie by rendezvous hashing; nothing has \
          to be changed, and affinity-mode: persistent binds them as they are",
     ),
+    (
+        "global-rate-limit",
+        |_| true,
+        "counts, where ingress-nginx does so until v1.11 and with memcached only: the proxies tell \
+         each other what they let in, and need --peers for that (docs/ingress.md says how far \
+         beyond the limit they may get); remove it if there is to be no limit",
+    ),
 ];
 
 /// Those of the annotations of an Ingress.
@@ -126,5 +133,9 @@ mod tests {
             ["upstream-hash-by"]
         );
         assert_eq!(names(&[("upstream-hash-by", " ")]), [""; 0]);
+        assert_eq!(
+            names(&[("global-rate-limit", "5"), ("limit-rps", "5")]),
+            ["global-rate-limit"]
+        );
     }
 }
