@@ -215,9 +215,8 @@ impl Peers {
 
     /// From now on these are all proxies, this one among them perhaps.
     pub fn set(&self, addresses: &BTreeSet<SocketAddr>) {
-        let own = self.talk.socket.local_addr().map(|own| own.port());
-        let is_own =
-            |peer: &SocketAddr| own.as_ref().is_ok_and(|port| socket::is_own(*peer, *port));
+        let own = self.address();
+        let is_own = |peer: &SocketAddr| own.as_ref().is_ok_and(|own| socket::is_own(*peer, *own));
         let peers = addresses.iter().map(|peer| socket::canonical(*peer));
         let peers: BTreeSet<SocketAddr> = peers.filter(|peer| !is_own(peer)).collect();
         self.talk.together.traffic.peers.store(peers.len(), Relaxed);

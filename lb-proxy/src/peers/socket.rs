@@ -13,23 +13,24 @@ const WAITING: usize = 1 << 20;
 
 /// A socket; `[::]` is of both families, or of IPv4 where the kernel has no other.
 pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let of = |address: SocketAddr| {
+    let new = |address| {
         let kind = Type::DGRAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_recv_buffer_size(WAITING)?;
-        socket.bind(&address.into())?;
-        UdpSocket::from_std(socket.into())
+        Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))
     };
-    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
-    match of(address) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported && address.ip() == any => {
-            of((Ipv4Addr::UNSPECIFIED, address.port()).into())
+    let is_any = address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let (socket, address) = match new(address) {
+        Err(_) if is_any => {
+            let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+            (new(address)?, address)
         }
-        bound => bound,
+        socket => (socket?, address),
+    };
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
     }
+    socket.set_recv_buffer_size(WAITING)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 /// Sends, by a socket of whichever family.
@@ -46,9 +47,12 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     (address.ip().to_canonical(), address.port()).into()
 }
 
-/// Whether an address is of this host, and the port this one's: to reach it the kernel would send
-/// from the same.
-pub(super) fn is_own(peer: SocketAddr, port: u16) -> bool {
+/// Whether an address is that of a socket, by where it is bound; where that is everywhere, whether
+/// it is of this host: to reach it the kernel would send from the same.
+pub(super) fn is_own(peer: SocketAddr, bound: SocketAddr) -> bool {
+    if !bound.ip().is_unspecified() {
+        return peer == bound;
+    }
     let any = match peer.is_ipv4() {
         true => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         false => IpAddr::from(Ipv6Addr::UNSPECIFIED),
@@ -58,7 +62,7 @@ pub(super) fn is_own(peer: SocketAddr, port: u16) -> bool {
         socket.connect(peer)?;
         socket.local_addr()
     };
-    peer.port() == port && source().is_ok_and(|source| source.ip() == peer.ip())
+    peer.port() == bound.port() && source().is_ok_and(|source| source.ip() == peer.ip())
 }
 
 #[cfg(test)]
@@ -67,17 +71,17 @@ mod tests {
 
     #[test]
     fn an_address_of_this_host_is_known() {
-        for (peer, port, expected) in [
-            ("127.0.0.1:7", 7, true),
-            ("127.0.0.1:7", 8, false),
-            // Of this host too, though it would send from 127.0.0.1.
-            ("192.0.2.1:7", 7, false),
+        for (peer, bound, expected) in [
+            ("127.0.0.1:7", "0.0.0.0:7", true),
+            ("127.0.0.1:7", "[::]:7", true),
+            ("127.0.0.1:7", "[::]:8", false),
+            ("192.0.2.1:7", "[::]:7", false),
+            ("127.0.0.1:7", "127.0.0.1:7", true),
+            // Of this host, and of another socket.
+            ("127.0.0.1:7", "127.0.0.2:7", false),
         ] {
-            assert_eq!(
-                is_own(peer.parse().unwrap(), port),
-                expected,
-                "{peer} {port}"
-            );
+            let is_own = is_own(peer.parse().unwrap(), bound.parse().unwrap());
+            assert_eq!(is_own, expected, "{peer} {bound}");
         }
     }
 
