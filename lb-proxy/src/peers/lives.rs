@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_ended_when_its_place_is_gone_or_anothers() {
+    fn one_has_ended_when_its_place_is_gone_or_of_another() {
         let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
         let places = BTreeSet::from([at(1), at(2)]);
         let mut lives = Lives::default();
