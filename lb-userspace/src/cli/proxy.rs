@@ -151,7 +151,7 @@ impl ObjectArgs {
             options: Options {
                 annotations_prefix: self.annotations_prefix.clone(),
                 default_backend: self.default_backend_service.clone(),
-                default_certificate: None,
+                ..Options::default()
             },
         }
     }
@@ -225,6 +225,8 @@ fn settings(args: &ProxyArgs) -> anyhow::Result<Settings> {
     let mut objects = args.objects.settings();
     objects.options.default_certificate = args.default_ssl_certificate.clone();
     objects.peers = args.peers.peers.clone();
+    let peers = args.peers.settings();
+    objects.options.is_alone = peers.is_none();
     Ok(Settings {
         source,
         http: args.http.clone(),
@@ -232,7 +234,7 @@ fn settings(args: &ProxyArgs) -> anyhow::Result<Settings> {
         admin: args.admin,
         status: published(args),
         webhook: webhook(args),
-        peers: args.peers.settings(),
+        peers,
         objects,
     })
 }

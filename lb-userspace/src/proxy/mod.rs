@@ -122,8 +122,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 struct Serving {
     server: Server,
     others: Option<Others>,
-    /// Whether it was told that limits count here alone.
-    told_alone: bool,
 }
 
 impl Serving {
@@ -140,29 +138,9 @@ impl Serving {
         let server = Server::start(&addresses, table, state.clone())?;
         state.set_view(server.view());
         let start = |of: &peers::Settings| Others::start(of, server.together().clone(), peers);
-        let mut serving = Self {
-            others: settings.peers.as_ref().map(start).transpose()?,
-            server,
-            told_alone: false,
-        };
-        serving.tell_alone();
+        let others = settings.peers.as_ref().map(start).transpose()?;
         tracing::info!(http = ?addresses.http, https = ?addresses.https, "serves");
-        Ok(serving)
-    }
-
-    fn take(&mut self, table: Arc<Table>) {
-        self.server.take(table);
-        self.tell_alone();
-    }
-
-    fn tell_alone(&mut self) {
-        let is_alone = self.others.is_none() && self.server.together().is_used();
-        if is_alone && !std::mem::replace(&mut self.told_alone, true) {
-            tracing::warn!(
-                "global-rate-limit of Ingresses counts what this proxy alone lets in: name the \
-                 Service of all proxies by --peers, if there are others"
-            );
-        }
+        Ok(Self { server, others })
     }
 
     async fn end(self) {
@@ -191,8 +169,8 @@ async fn serve(
         }
         let table = tables.borrow_and_update().clone();
         table.iter().for_each(|table| state.take(table));
-        match (&mut serving, table) {
-            (Some(serving), Some(table)) => serving.take(table),
+        match (&serving, table) {
+            (Some(serving), Some(table)) => serving.server.take(table),
             (None, Some(table)) => {
                 let peers = outlets.peers.clone();
                 serving = Some(Serving::start(settings, table, state, peers)?);
