@@ -202,7 +202,9 @@ async fn what_is_lost_is_told_again() {
     let all = three(&backend, &limit, None).await;
     sleep(AGAIN * 3).await;
     let until = async |member: &Member, of: &str, count: u64| {
+        let begun = Instant::now();
         while member.datagrams(of) < count {
+            assert!(begun.elapsed() < common::SOON, "{of}");
             sleep(Duration::from_millis(1)).await;
         }
     };
