@@ -4,7 +4,7 @@ mod basic;
 mod external;
 
 use http::{HeaderValue, StatusCode};
-use lb_route::{action::Forward, limits::Refused};
+use lb_route::{action::Forward, limits::Refused, settings::OverallLimit};
 
 use crate::{answer::Refusal, exchange::Exchange, forward::Extra, upstream::Connect};
 
@@ -74,6 +74,9 @@ impl<C: Connect> Exchange<C> {
     /// # Errors
     /// It may not.
     pub(crate) async fn access(&mut self, forward: &Forward) -> Result<Granted, Refusal> {
+        if let Some(limit) = &forward.location.settings.limits.overall {
+            self.overall(forward, limit)?;
+        }
         self.limits(forward)?;
         let access = &forward.location.settings.access;
         let mut checks = Checks {
@@ -101,6 +104,26 @@ impl<C: Connect> Exchange<C> {
         result.map_err(|refused| self.to_signin(forward, refused))
     }
 
+    /// How often all proxies together let requests of a key in (`global-rate-limit`). Ingress-nginx
+    /// asks this first, in the rewrite phase.
+    fn overall(&mut self, forward: &Forward, limit: &OverallLimit) -> Result<(), Refusal> {
+        let remote = forward.asked.remote;
+        if limit.ignored.iter().any(|net| net.contains(&remote)) {
+            return Ok(());
+        }
+        let record = &self.entry.record;
+        let key = limit.key.as_ref();
+        let key = key.map(|key| key.fill(&record.context(forward)));
+        let key = key.filter(|key| !key.is_empty());
+        let key = key.unwrap_or_else(|| remote.to_string());
+        let together = &self.visit.proxy.together;
+        if together.admit(&forward.location.ingress, limit, key.as_bytes()) {
+            return Ok(());
+        }
+        self.entry.record.limited = Some(Refused::Overall);
+        Err(self.options().overall_status.into())
+    }
+
     /// How often the client may ask (`limit-*`).
     fn limits(&mut self, forward: &Forward) -> Result<(), Refusal> {
         let location = &forward.location;
@@ -121,6 +144,7 @@ impl<C: Connect> Exchange<C> {
                 Err(match refused {
                     Refused::Requests => options.rate_status.into(),
                     Refused::Connections => options.connections_status.into(),
+                    Refused::Overall => options.overall_status.into(),
                 })
             }
         }

@@ -21,6 +21,7 @@ mod headers;
 pub mod listen;
 mod options;
 mod pace;
+pub mod peers;
 mod proxy;
 pub mod proxy_protocol;
 mod record;

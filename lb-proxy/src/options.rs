@@ -38,6 +38,8 @@ pub struct Options {
     pub rate_status: StatusCode,
     /// Status of requests of which there are too many at once.
     pub connections_status: StatusCode,
+    /// Status of requests that come too fast for all proxies together.
+    pub overall_status: StatusCode,
 }
 
 /// What stands in `Server`, where that is wanted.
@@ -58,6 +60,7 @@ impl From<&Arc<Globals>> for Options {
             tracing: globals.defaults.tracing.clone(),
             rate_status: globals.rate_status,
             connections_status: globals.connections_status,
+            overall_status: globals.overall_status,
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     choose::Averages,
     client::{self, Draining, Peer},
     options::Options,
+    peers::Together,
     record::Observe,
     upstream::{Connect, Names, Pool},
 };
@@ -65,6 +66,7 @@ pub struct Proxy<C: Connect> {
     pub(crate) pool: Arc<Pool<C>>,
     pub(crate) names: Names,
     pub(crate) limiter: Limiter,
+    pub(crate) together: Arc<Together>,
     pub(crate) averages: Averages,
     pub(crate) draining: Draining,
     connections: AtomicU64,
@@ -86,6 +88,7 @@ impl<C: Connect> Proxy<C> {
             observe,
             names: Names::default(),
             limiter: Limiter::default(),
+            together: Arc::default(),
             averages: Averages::default(),
             beginning: Instant::now(),
             draining: Draining::default(),
@@ -127,6 +130,12 @@ impl<C: Connect> Proxy<C> {
         self.pool.keep(is_there);
         self.averages.keep(table.upstreams(), self.clock());
         self.pool.set_options(table.into());
+    }
+
+    /// The limits that count for all proxies together: [`crate::peers::Peers`] tells others of
+    /// them.
+    pub fn together(&self) -> &Arc<Together> {
+        &self.together
     }
 
     /// How many connections to endpoints wait for requests.

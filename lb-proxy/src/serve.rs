@@ -32,6 +32,7 @@ use crate::{
     Decide, Dial, Observe, Options, Peer, Protocol, Proxy,
     client::Lasting,
     listen::{self, Drain, Listeners},
+    peers::Together,
     proxy_protocol::{self, Header},
     tls::{
         accept::{self, Accepted, Acceptor, Passed},
@@ -107,6 +108,12 @@ impl Server {
         View(self.shared.clone())
     }
 
+    /// The limits that count for all proxies together: [`crate::peers::Peers`] tells others of
+    /// them.
+    pub fn together(&self) -> &Arc<Together> {
+        self.shared.proxy.together()
+    }
+
     /// Ends: nothing is accepted any more, and requests have their time to end
     /// (`worker-shutdown-timeout`).
     pub async fn end(self) {
@@ -170,13 +177,16 @@ impl Shared {
         let certificates = certificates(None, &table, &fallback);
         let certificates = Arc::new(ArcSwap::from_pointee(certificates));
         let options = Options::from(&*table);
+        let first = table.clone();
         let table = Arc::new(ArcSwap::new(table));
         let current = Current {
             table: table.clone(),
             certificates: certificates.clone(),
         };
+        let proxy = Proxy::new(options, Arc::new(current), observe, Dial::default());
+        proxy.together.adapt(&first);
         Ok(Self {
-            proxy: Proxy::new(options, Arc::new(current), observe, Dial::default()),
+            proxy,
             acceptor: Acceptor::new(certificates.clone(), accept::TIMEOUT),
             table,
             certificates,
@@ -200,6 +210,9 @@ impl Shared {
             let previous = self.certificates.load();
             let certificates = certificates(Some(&previous), &table, &self.fallback);
             self.certificates.store(Arc::new(certificates));
+        }
+        if !has_hosts_of_old {
+            self.proxy.together.adapt(&table);
         }
         self.table.store(table.clone());
         self.proxy.adapt(&table);

@@ -18,7 +18,7 @@ use crate::{
     input::{Data, Ingress, Name, Service},
     settings::Settings,
     table::{Headers, Host, Table},
-    trouble::Trouble,
+    trouble::{Severity, Trouble, reason},
     upstreams::{Upstreams, Wanted},
 };
 
@@ -31,6 +31,8 @@ pub struct Options {
     pub default_backend: Option<Name>,
     /// The Secret with the certificate of hosts that have none (`--default-ssl-certificate`).
     pub default_certificate: Option<Name>,
+    /// Whether this proxy hears no other: limits of all proxies are then its own.
+    pub is_alone: bool,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
             default_backend: None,
             default_certificate: None,
+            is_alone: false,
         }
     }
 }
@@ -155,7 +158,10 @@ impl Compiler {
 
     fn parse(&self, ingress: Arc<Ingress>) -> Parsed {
         let prefix = &self.options.annotations_prefix;
-        let read = annotations::read(&ingress.key, &ingress.annotations, prefix, &self.globals);
+        let mut read = annotations::read(&ingress.key, &ingress.annotations, prefix, &self.globals);
+        if self.options.is_alone && read.settings.limits.overall.is_some() {
+            read.troubles.push(alone(prefix));
+        }
         Parsed {
             settings: Arc::new(read.settings),
             denied: read.denied,
@@ -350,5 +356,18 @@ fn put(map: &mut HashMap<Name, Arc<Data>>, name: &Name, data: Option<Arc<Data>>)
     match data {
         Some(data) => map.insert(name.clone(), data.clone()) != Some(data),
         None => map.remove(name).is_some(),
+    }
+}
+
+/// Each proxy has for itself what is meant for all of them.
+fn alone(prefix: &str) -> Trouble {
+    let prefix = prefix.trim_end_matches('/');
+    Trouble {
+        reason: reason::COUNTED_ALONE,
+        severity: Severity::Note,
+        message: format!(
+            "{prefix}/global-rate-limit counts what each proxy lets in for itself: if there is \
+             more than one, give them --peers (proxy.peers.enabled of the chart)"
+        ),
     }
 }

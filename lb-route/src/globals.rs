@@ -54,6 +54,8 @@ pub struct Globals {
     pub rate_status: StatusCode,
     /// Status beyond a number of connections (`limit-conn-status-code`, 503).
     pub connections_status: StatusCode,
+    /// Status beyond a limit of all proxies together (`global-rate-limit-status-code`, 429).
+    pub overall_status: StatusCode,
     /// Whether requests that are not idempotent are sent to a second endpoint
     /// (`retry-non-idempotent`).
     pub retry_non_idempotent: bool,

@@ -27,6 +27,7 @@ pub mod htpasswd;
 pub mod input;
 pub mod limits;
 mod locations;
+pub mod overall;
 pub mod request;
 mod routes;
 pub mod settings;

@@ -2,7 +2,8 @@
 //! them (`ngx_http_limit_req_module`, `ngx_http_limit_conn_module`) in the zones that ingress-nginx
 //! has for each Ingress.
 //!
-//! What is counted is this proxy's: each replica has limits of its own.
+//! What is counted is this proxy's: each replica has limits of its own. What counts for all of
+//! them together is in [`crate::overall`].
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,7 +21,7 @@ use crate::settings::Limits;
 /// has 5 MiB and 128 bytes for each.
 pub const CLIENTS: usize = 40_960;
 /// Parts of a zone, each with its own lock.
-const SHARDS: usize = 8;
+pub(crate) const SHARDS: usize = 8;
 /// A client that was not seen for so long, and has used nothing up, is forgotten.
 const FORGET: u64 = 60_000;
 
@@ -33,6 +34,10 @@ pub enum Refused {
     /// The client has too many requests at once (`limit-connections`): `limit-conn-status-code`.
     #[error("there are as many requests at once as limit-connections allows")]
     Connections,
+    /// All proxies together have let in as many requests as they may (`global-rate-limit`):
+    /// `global-rate-limit-status-code`.
+    #[error("requests come faster than global-rate-limit allows")]
+    Overall,
 }
 
 /// What clients have used up of the limits of every Ingress. Asked by any number of threads.
@@ -150,7 +155,7 @@ impl Zone {
 }
 
 /// Counters are right after a panic elsewhere too.
-fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+pub(crate) fn locked<S>(shard: &Mutex<S>) -> MutexGuard<'_, S> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -283,6 +283,21 @@ pub struct Limits {
     pub rate: Option<u64>,
     /// Kilobytes after which that counts (`limit-rate-after`).
     pub rate_after: u64,
+    /// What counts for all proxies together.
+    pub overall: Option<OverallLimit>,
+}
+
+/// `global-rate-limit` and its companions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OverallLimit {
+    /// Requests in a window, of one key.
+    pub requests: u32,
+    /// Whole seconds, one at least (`global-rate-limit-window`).
+    pub window: Duration,
+    /// What requests are counted by; `None`, as an empty one, for the client's address.
+    pub key: Option<Template>,
+    /// Clients without this limit (`global-rate-limit-ignored-cidrs`).
+    pub ignored: Vec<IpNet>,
 }
 
 /// `cors-*`.

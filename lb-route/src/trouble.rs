@@ -34,6 +34,8 @@ pub mod reason {
     pub const WITHOUT_EFFECT: &str = "AnnotationWithoutEffect";
     /// An annotation is refused.
     pub const REFUSED: &str = "RefusedAnnotation";
+    /// Each proxy has a limit for itself that is meant for all of them.
+    pub const COUNTED_ALONE: &str = "CountedByEachProxy";
     /// A value of the ConfigMap is none.
     pub const CONFIG_INVALID: &str = "ConfigMapValueInvalid";
     /// There is no such key of the ConfigMap.

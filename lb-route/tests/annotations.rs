@@ -288,6 +288,36 @@ fn limits() {
     check(LIMITS);
 }
 
+fn overall(s: &Settings) -> String {
+    let limit = s.limits.overall.as_ref();
+    limit.map_or("-".to_owned(), |limit| {
+        let key = limit.key.as_ref().map(|key| key.text());
+        let rest = (limit.requests, limit.window, key);
+        format!("{rest:?} {:?}", limit.ignored)
+    })
+}
+
+const OVERALL: (&str, &str) = ("global-rate-limit", "5");
+const WINDOW: (&str, &str) = ("global-rate-limit-window", "2m");
+
+/// test/e2e/annotations/globalratelimit.go and the parser of ingress-nginx v1.11.
+#[rustfmt::skip]
+const OVERALL_LIMITS: &[Case] = &[
+    (&[OVERALL, WINDOW], overall, "-", "(5, 120s, None) []"),
+    (&[OVERALL, WINDOW, ("global-rate-limit-key", "${remote_addr}${http_x_api_client}"),
+        ("global-rate-limit-ignored-cidrs", "192.168.1.1, 234.234.234.0/24")], overall, "-",
+        "(5, 120s, Some(\"${remote_addr}${http_x_api_client}\")) \
+        [192.168.1.1/32, 234.234.234.0/24]"),
+    // int(windowSize.Seconds())
+    (&[OVERALL, ("global-rate-limit-window", "1m1.9s")], overall, "-", "(5, 61s, None) []"),
+    (&[("global-rate-limit", "0"), WINDOW], overall, "-", "-"),
+];
+
+#[test]
+fn limits_of_all_proxies() {
+    check(OVERALL_LIMITS);
+}
+
 #[rustfmt::skip]
 const CORS: &[Case] = &[
     (&[ON], cors_of, "-", ANY_ORIGIN),

@@ -32,6 +32,14 @@ const BESIDE: &[(&str, &[(&str, &str)])] = &[
     ),
     ("x-forwarded-prefix", &[("rewrite-target", "/$1")]),
     ("opentelemetry-", &[("enable-opentelemetry", "true")]),
+    (
+        "global-rate-limit-",
+        &[
+            ("global-rate-limit", "5"),
+            ("global-rate-limit-window", "1m"),
+        ],
+    ),
+    ("global-rate-limit", &[("global-rate-limit-window", "1m")]),
 ];
 
 const BAD: &[(&str, &str)] = &[
@@ -117,6 +125,13 @@ const BAD: &[(&str, &str)] = &[
     ("limit-allowlist", "10.0.0.0/40"),
     ("limit-rate", "1k"),
     ("limit-rate-after", "1k"),
+    ("global-rate-limit", "5/s"),
+    ("global-rate-limit", "-1"),
+    ("global-rate-limit-window", "999ms"),
+    ("global-rate-limit-window", "0"),
+    ("global-rate-limit-key", "$nothing"),
+    ("global-rate-limit-key", "$host:$uri"),
+    ("global-rate-limit-ignored-cidrs", "10.0.0.0/40"),
     ("custom-http-errors", "4xx"),
     ("custom-http-errors", "200"),
     ("default-backend", "other/errors"),
@@ -175,6 +190,19 @@ fn origins_that_cannot_be_read_let_nobody_in() {
     }
 }
 
+/// Ingress-nginx refuses every request too (`LocationDenied`).
+#[test]
+fn a_window_that_cannot_be_read_refuses_all() {
+    for window in ["a minute", "60", "1m 1s", "-1m"] {
+        let read = read(&[
+            ("global-rate-limit", "5"),
+            ("global-rate-limit-window", window),
+        ]);
+        assert_eq!(read.settings.limits.overall, None, "{window}");
+        assert!(read.denied.is_some(), "{window}");
+    }
+}
+
 /// What has no effect without another says so.
 #[test]
 fn companions_without_their_annotation() {
@@ -191,6 +219,10 @@ fn companions_without_their_annotation() {
         ("upstream-hash-by-subset", "true"),
         ("opentelemetry-trust-incoming-span", "false"),
         ("opentelemetry-operation-name", "x"),
+        ("global-rate-limit", "5"),
+        ("global-rate-limit-window", "1m"),
+        ("global-rate-limit-key", "$host"),
+        ("global-rate-limit-ignored-cidrs", "10.0.0.0/8"),
     ] {
         let read = read(&[(name, value)]);
         let told = read.troubles.iter().any(|trouble| {

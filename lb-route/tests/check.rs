@@ -192,3 +192,30 @@ proptest! {
         }
     }
 }
+
+/// A limit of all proxies that each has for itself is told of, and nothing else of it.
+#[test]
+fn a_limit_that_each_proxy_has_for_itself() {
+    let limit = [
+        ("global-rate-limit", "5"),
+        ("global-rate-limit-window", "1m"),
+    ];
+    let alone = |is_alone| {
+        Compiler::new(Options {
+            is_alone,
+            ..Options::default()
+        })
+    };
+    let reasons = |is_alone, annotations: &[(&str, &str)]| {
+        let with = Arc::new(ingress("web", 1, annotations, "/"));
+        let without = Arc::new(ingress("web", 1, &[], "/"));
+        let compiler = alone(is_alone);
+        let (with, without) = (compiler.check(&with), compiler.check(&without));
+        let (mut with, without) = (told(&with).0, told(&without).0);
+        with.retain(|reason| !without.contains(reason));
+        with
+    };
+    assert_eq!(reasons(true, &limit), ["CountedByEachProxy"]);
+    assert_eq!(reasons(false, &limit), [""; 0]);
+    assert_eq!(reasons(true, &[("limit-rps", "5")]), [""; 0]);
+}

@@ -98,6 +98,7 @@ const DEFAULTS_OF_INGRESSES: &[Case] = &[
     ("limit-rate", |g| d(g.defaults.limits.rate), "None", ("10", "Some(10)"), "10k"),
     ("limit-rate-after", |g| d(g.defaults.limits.rate_after), "0", ("10", "10"), "10k"),
     ("limit-req-status-code", |g| d(g.rate_status.as_u16()), "503", ("429", "429"), "200"),
+    ("global-rate-limit-status-code", |g| d(g.overall_status.as_u16()), "429", ("503", "503"), "200"),
     ("limit-conn-status-code", |g| d(g.connections_status.as_u16()), "503", ("429", "429"), "600"),
 ];
 

@@ -70,6 +70,11 @@ fn limits() {
 }
 
 #[test]
+fn global_limits() {
+    check("global-limits.yaml");
+}
+
+#[test]
 fn cors() {
     check("cors.yaml");
 }

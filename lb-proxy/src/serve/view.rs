@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::Shared;
-use crate::tls::hosts::Certificates;
+use crate::{peers::Together, tls::hosts::Certificates};
 
 /// What can be seen of a proxy. It outlives its end.
 #[derive(Clone)]
@@ -52,6 +52,11 @@ impl View {
     /// Clients that limits remember, of each Ingress for itself.
     pub fn limited_clients(&self) -> usize {
         self.0.proxy.limiter.clients()
+    }
+
+    /// The limits that count for all proxies together.
+    pub fn together(&self) -> &Together {
+        &self.0.proxy.together
     }
 
     /// The certificates of the moment.

@@ -83,6 +83,29 @@ impl Site {
         self
     }
 
+    /// Its path.
+    pub fn location(&self) -> Arc<Location> {
+        Arc::new(Location {
+            ingress: Name::new("default", "site"),
+            uid: "uid".into(),
+            host: "_".into(),
+            path: "/".into(),
+            kind: lb_route::PathType::Prefix,
+            service: Name::new("default", "main"),
+            port: PortRef::Number(80),
+            upstream: "main".into(),
+            canary: None,
+            errors: self.errors.as_deref().map(Into::into),
+            stand_in: None,
+            users: None,
+            upstream_secret: None,
+            auth_headers: Vec::new(),
+            answer_headers: Vec::new(),
+            denied: None,
+            settings: Arc::new(self.settings.clone()),
+        })
+    }
+
     /// Starts a proxy for it.
     pub async fn start(self) -> Running {
         self.start_with(|_| {}).await
@@ -127,28 +150,9 @@ pub fn peer(stream: &TcpStream, address: SocketAddr) -> Peer {
 impl Decide for Site {
     fn decide(&self, head: &Head<'_>, client: &Client) -> Action {
         let host = head.authority().unwrap_or_default().to_owned();
-        let location = Location {
-            ingress: Name::new("default", "site"),
-            uid: "uid".into(),
-            host: "_".into(),
-            path: "/".into(),
-            kind: lb_route::PathType::Prefix,
-            service: Name::new("default", "main"),
-            port: PortRef::Number(80),
-            upstream: "main".into(),
-            canary: None,
-            errors: self.errors.as_deref().map(Into::into),
-            stand_in: None,
-            users: None,
-            upstream_secret: None,
-            auth_headers: Vec::new(),
-            answer_headers: Vec::new(),
-            denied: None,
-            settings: Arc::new(self.settings.clone()),
-        };
         let host_value = HeaderValue::from_str(&host).unwrap();
         let mut forward = Forward {
-            location: Arc::new(location),
+            location: self.location(),
             upstream: self.upstreams["main"].clone(),
             canary: false,
             target: head.target().to_owned(),

@@ -1,7 +1,10 @@
 //! How often, and how fast.
 
+use std::time::Duration;
+
 use super::{Group, Reader, Risk::*, served};
 use crate::{
+    settings::OverallLimit,
     trouble::{Severity, reason},
     values::{self, Parsed},
 };
@@ -38,6 +41,27 @@ pub(super) const GROUP: Group = Group {
             Low,
             "Kilobytes of an answer that come before that counts.",
         ),
+        served(
+            "global-rate-limit",
+            Low,
+            "Requests in a window of a key, counted by all proxies together; more are refused \
+             (429). Until v1.11 of ingress-nginx, as the next three.",
+        ),
+        served(
+            "global-rate-limit-window",
+            Low,
+            "Length of that window, in whole seconds: 1m.",
+        ),
+        served(
+            "global-rate-limit-key",
+            High,
+            "What those requests are counted by, with variables; the client's address without it.",
+        ),
+        served(
+            "global-rate-limit-ignored-cidrs",
+            Medium,
+            "Addresses and networks of clients without that limit.",
+        ),
     ],
     read,
 };
@@ -58,6 +82,37 @@ fn read(reader: &mut Reader<'_>) {
     reader.set(name, values::networks, |s| &mut s.limits.allow);
     reader.set("limit-rate", rate, |s| &mut s.limits.rate);
     reader.set("limit-rate-after", after, |s| &mut s.limits.rate_after);
+    reader.settings.limits.overall = overall(reader);
+}
+
+/// `global-rate-limit` (ingress-nginx v1.11, internal/ingress/annotations/globalratelimit). Without
+/// a window that can be read every request is refused there too.
+fn overall(reader: &mut Reader<'_>) -> Option<OverallLimit> {
+    let (limit, window) = ("global-rate-limit", "global-rate-limit-window");
+    let (key, ignored) = ("global-rate-limit-key", "global-rate-limit-ignored-cidrs");
+    if !reader.has(limit) {
+        reader.without(limit, &[window, key, ignored]);
+        return None;
+    }
+    if !reader.has(window) {
+        reader.without(window, &[limit, key, ignored]);
+        return None;
+    }
+    let requests = reader.value(limit, values::count)?;
+    let length = reader.guard(window, values::duration)?;
+    let key = reader.value(key, |key| values::template_of(key, values::VARIABLES));
+    let ignored = reader.value(ignored, values::networks).unwrap_or_default();
+    let whole = Duration::from_secs(length.as_secs());
+    if whole.is_zero() {
+        let rest = "is less than a second, which is no window; it has to be whole seconds";
+        reader.tell(window, Severity::Warning, reason::PARSING_FAILED, rest);
+    }
+    (requests > 0 && !whole.is_zero()).then_some(OverallLimit {
+        requests,
+        window: whole,
+        key,
+        ignored,
+    })
 }
 
 /// What is not above 0 is no limit (`buildRateLimit`).

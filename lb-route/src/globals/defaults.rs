@@ -62,6 +62,7 @@ impl Default for Globals {
             no_auth: vec![ACME.to_owned()],
             rate_status: StatusCode::SERVICE_UNAVAILABLE,
             connections_status: StatusCode::SERVICE_UNAVAILABLE,
+            overall_status: StatusCode::TOO_MANY_REQUESTS,
             retry_non_idempotent: false,
             strict_paths: true,
             cross_namespace: false,

@@ -4,6 +4,7 @@ use super::{Key, accepted, put, served};
 use crate::{annotations as of, values};
 
 const STREAMS: &str = "bodies stream through the proxy.";
+const MEMCACHED: &str = "proxies tell each other what they have counted, without memcached.";
 
 pub(super) const KEYS: &[Key] = &[
     served(
@@ -181,6 +182,16 @@ pub(super) const KEYS: &[Key] = &[
         "Status beyond limit-connections, 400 to 599: 503.",
         |g, v| put(&mut g.connections_status, values::status(v, 400..=599)),
     ),
+    served(
+        "global-rate-limit-status-code",
+        "Status beyond global-rate-limit, 400 to 599: 429.",
+        |g, v| put(&mut g.overall_status, values::status(v, 400..=599)),
+    ),
+    accepted("global-rate-limit-memcached-host", MEMCACHED),
+    accepted("global-rate-limit-memcached-port", MEMCACHED),
+    accepted("global-rate-limit-memcached-connect-timeout", MEMCACHED),
+    accepted("global-rate-limit-memcached-max-idle-timeout", MEMCACHED),
+    accepted("global-rate-limit-memcached-pool-size", MEMCACHED),
     accepted(
         "limit-conn-zone-variable",
         "clients are told apart by their addresses.",

@@ -13,7 +13,7 @@ use lb_route::{
 use super::agent;
 use crate::{
     log::{self, LogFormat},
-    proxy::{self, Settings, Source, store},
+    proxy::{self, Settings, Source, peers, store},
     watch::{reflect, status},
     webhook,
 };
@@ -66,12 +66,44 @@ pub struct ProxyArgs {
     /// Key of that certificate
     #[arg(long, value_name = "FILE", requires = "validating_webhook")]
     pub validating_webhook_key: Option<PathBuf>,
+    /// What proxies tell each other.
+    #[command(flatten)]
+    pub peers: PeerArgs,
     /// How lines of the log are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// Levels of the log by module, such as info,lb_proxy=debug
     #[arg(long, value_name = "LEVELS")]
     pub log_levels: Option<String>,
+}
+
+/// How proxies tell each other what they have counted, for limits of them all (global-rate-limit).
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// Headless Service of all proxies, with a port of UDP: they tell each other what they have counted, for global-rate-limit
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = name)]
+    pub peers: Option<Name>,
+    /// Other proxies, where no Service names them
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 1.., value_delimiter = ',')]
+    pub peer: Vec<SocketAddr>,
+    /// Where other proxies are heard, by UDP, and whence they are told
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:10253")]
+    pub peers_listen: SocketAddr,
+    /// File with random text, the same for all proxies: only who has it is believed [default: who sends from the address of one]
+    #[arg(long, value_name = "FILE")]
+    pub peers_key: Option<PathBuf>,
+}
+
+impl PeerArgs {
+    /// Nothing where no flag names another proxy.
+    fn settings(&self) -> Option<peers::Settings> {
+        let is_any = self.peers.is_some() || !self.peer.is_empty();
+        is_any.then(|| peers::Settings {
+            listen: self.peers_listen,
+            key: self.peers_key.clone(),
+            fixed: self.peer.iter().copied().collect(),
+        })
+    }
 }
 
 /// Which objects count, as the flags of ingress-nginx say it.
@@ -115,10 +147,11 @@ impl ObjectArgs {
                 ..Classes::default()
             },
             config_map: self.configmap.clone(),
+            peers: None,
             options: Options {
                 annotations_prefix: self.annotations_prefix.clone(),
                 default_backend: self.default_backend_service.clone(),
-                default_certificate: None,
+                ..Options::default()
             },
         }
     }
@@ -191,6 +224,9 @@ fn settings(args: &ProxyArgs) -> anyhow::Result<Settings> {
     };
     let mut objects = args.objects.settings();
     objects.options.default_certificate = args.default_ssl_certificate.clone();
+    objects.peers = args.peers.peers.clone();
+    let peers = args.peers.settings();
+    objects.options.is_alone = peers.is_none();
     Ok(Settings {
         source,
         http: args.http.clone(),
@@ -198,6 +234,7 @@ fn settings(args: &ProxyArgs) -> anyhow::Result<Settings> {
         admin: args.admin,
         status: published(args),
         webhook: webhook(args),
+        peers,
         objects,
     })
 }

@@ -1,6 +1,6 @@
 //! From objects to tables, one after the other.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use lb_route::Table;
@@ -30,6 +30,7 @@ pub(super) struct Core {
     wants: Wants,
     table: watch::Sender<Option<Arc<Table>>>,
     ours: watch::Sender<Option<Ours>>,
+    peers: watch::Sender<BTreeSet<SocketAddr>>,
     fold: Fold,
     pub(super) notices: Option<mpsc::Sender<Notice>>,
     ticks: u64,
@@ -43,6 +44,7 @@ pub(super) struct Outlets {
     pub(super) wanted: reflect::Wanted,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
     pub(super) ours: watch::Receiver<Option<Ours>>,
+    pub(super) peers: watch::Receiver<BTreeSet<SocketAddr>>,
 }
 
 impl Core {
@@ -50,11 +52,13 @@ impl Core {
         let (wants, wanted) = Wants::new();
         let (table, tables) = watch::channel(None);
         let (ours, known_ours) = watch::channel(None);
+        let (peers, known_peers) = watch::channel(BTreeSet::new());
         let core = Self {
             store: Store::new(objects),
             wants,
             table,
             ours,
+            peers,
             fold: Fold::default(),
             notices: None,
             ticks: 0,
@@ -65,6 +69,7 @@ impl Core {
             wanted,
             tables,
             ours: known_ours,
+            peers: known_peers,
         };
         (core, outlets)
     }
@@ -108,6 +113,12 @@ impl Core {
         let first = self.table.borrow().is_none();
         let table = self.store.table();
         self.wants.tell(&self.store);
+        let peers = self.store.peers();
+        self.peers.send_if_modified(|known| {
+            let is_other = *known != peers;
+            *known = peers;
+            is_other
+        });
         if let Some(table) = table {
             if first {
                 tracing::info!("every object has been read");

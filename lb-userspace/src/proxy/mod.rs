@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod once;
 pub mod page;
+pub mod peers;
 pub mod state;
 pub mod store;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod testing;
 pub mod traces;
 mod wants;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use lb_proxy::Server;
@@ -26,6 +27,7 @@ use tokio::{
 
 use self::{
     core::{Core, Outlets},
+    peers::Others,
     state::State,
 };
 use crate::{
@@ -63,6 +65,8 @@ pub struct Settings {
     pub status: Option<Publish>,
     /// Where Ingresses are reviewed before they are there, if they are.
     pub webhook: Option<webhook::Settings>,
+    /// How this proxy and others tell each other what they have counted, if they do.
+    pub peers: Option<peers::Settings>,
     /// Which objects count.
     pub objects: store::Settings,
 }
@@ -86,8 +90,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (ready, is_ready) = watch::channel(false);
     let state = State::start(&settings.objects.classes, is_ready);
     let state = Arc::new(state.context("the access log cannot be written")?);
-    let Outlets { tables, ours, .. } = follow_objects(&settings, &state, &mut tasks);
-    let publisher = publisher(&settings, ours);
+    let outlets = follow_objects(&settings, &state, &mut tasks);
+    let publisher = publisher(&settings, outlets.ours.clone());
     let of_traces = state.clone();
     tasks.spawn(async move {
         of_traces.traces().run().await;
@@ -101,8 +105,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             None => Ok(()),
         }
     };
-    let server = tokio::select! {
-        served = serve(&settings, tables, (&state, ready), end) => served?,
+    let serving = tokio::select! {
+        served = serve(&settings, outlets, (&state, ready), end) => served?,
         ended = ended => return ended,
     };
     let unpublish = async {
@@ -111,8 +115,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
     };
     let end = async {
-        if let Some(server) = server {
-            server.end().await;
+        if let Some(serving) = serving {
+            serving.end().await;
         }
     };
     tokio::join!(end, unpublish);
@@ -120,20 +124,50 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A proxy that serves, and the others that hear it.
+struct Serving {
+    server: Server,
+    others: Option<Others>,
+}
+
+impl Serving {
+    fn start(
+        settings: &Settings,
+        table: Arc<Table>,
+        state: &Arc<State>,
+        peers: watch::Receiver<BTreeSet<SocketAddr>>,
+    ) -> anyhow::Result<Self> {
+        let addresses = lb_proxy::Addresses {
+            http: settings.http.iter().copied().collect(),
+            https: settings.https.iter().copied().collect(),
+        };
+        let server = Server::start(&addresses, table, state.clone())?;
+        state.set_view(server.view());
+        let start = |of: &peers::Settings| Others::start(of, server.together().clone(), peers);
+        let others = settings.peers.as_ref().map(start).transpose()?;
+        tracing::info!(http = ?addresses.http, https = ?addresses.https, "serves");
+        Ok(Self { server, others })
+    }
+
+    async fn end(self) {
+        self.server.end().await;
+        if let Some(others) = self.others {
+            others.end().await;
+        }
+    }
+}
+
 /// Serves by the tables that come, from the first one on, until `end`. What serves then has to be
 /// ended.
 async fn serve(
     settings: &Settings,
-    mut tables: watch::Receiver<Option<Arc<Table>>>,
+    mut outlets: Outlets,
     (state, ready): (&Arc<State>, watch::Sender<bool>),
     end: impl Future<Output = &'static str>,
-) -> anyhow::Result<Option<Server>> {
+) -> anyhow::Result<Option<Serving>> {
     let mut end = std::pin::pin!(end);
-    let addresses = lb_proxy::Addresses {
-        http: settings.http.iter().copied().collect(),
-        https: settings.https.iter().copied().collect(),
-    };
-    let mut server: Option<Server> = None;
+    let mut serving: Option<Serving> = None;
+    let tables = &mut outlets.tables;
     let signal = loop {
         tokio::select! {
             signal = &mut end => break signal,
@@ -141,13 +175,11 @@ async fn serve(
         }
         let table = tables.borrow_and_update().clone();
         table.iter().for_each(|table| state.take(table));
-        match (&server, table) {
-            (Some(server), Some(table)) => server.take(table),
+        match (&serving, table) {
+            (Some(serving), Some(table)) => serving.server.take(table),
             (None, Some(table)) => {
-                let started = Server::start(&addresses, table, state.clone())?;
-                state.set_view(started.view());
-                server = Some(started);
-                tracing::info!(http = ?addresses.http, https = ?addresses.https, "serves");
+                let peers = outlets.peers.clone();
+                serving = Some(Serving::start(settings, table, state, peers)?);
                 ready.send_replace(true);
             }
             (_, None) => {}
@@ -156,7 +188,7 @@ async fn serve(
     tracing::info!("{signal}: ends when its requests are done");
     // Whoever is in front sends nothing new from here on.
     ready.send_replace(false);
-    Ok(server)
+    Ok(serving)
 }
 
 /// Follows the source, makes tables of what it says, and answers what an Ingress would be told.

@@ -8,7 +8,7 @@ use std::{
 
 use lb_plan::{
     endpoints,
-    model::{EndpointSlice, NodeView, Protocol, Service},
+    model::{EndpointSlice, NodeView, Protocol, Service, ServiceKey},
 };
 use lb_route::{
     Check, Compiler, Mode, Options, Table,
@@ -17,6 +17,7 @@ use lb_route::{
     trouble::Trouble,
 };
 
+use super::peers;
 use crate::{
     change::{Change, ClassedIngress, Content, Kind, Object, ObjectKey, ObjectProblem},
     store,
@@ -30,6 +31,8 @@ pub struct Settings {
     pub classes: Classes,
     /// The ConfigMap of settings (`--configmap`).
     pub config_map: Option<Name>,
+    /// The Service of the proxies (`--peers`).
+    pub peers: Option<Name>,
     /// For the compiler of tables.
     pub options: Options,
 }
@@ -243,6 +246,14 @@ impl Store {
             .filter(|(_, (_, classed))| is_ours(classed));
         let ours = ours.map(|(name, (_, classed))| (name.clone(), classed.published.clone()));
         Some(Arc::new(ours.collect()))
+    }
+
+    /// Where the proxies are, by their Service.
+    pub fn peers(&self) -> BTreeSet<SocketAddr> {
+        let name = self.settings.peers.clone();
+        let key = name.map(|Name { namespace, name }| ServiceKey { namespace, name });
+        let service = key.and_then(|key| self.services.service(&key));
+        service.map_or_else(BTreeSet::new, |(_, slices)| peers::addresses(&slices))
     }
 
     /// What is said of an Ingress that is not there yet, or is about to change; `None` where it

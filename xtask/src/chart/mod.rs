@@ -19,7 +19,7 @@ const HEADER: &str = "\
 ";
 
 /// Values that the chart must refuse, and what the refusal must name.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 21] = [
     ("config=mode: iptables", "config"),
     ("k8sServiceHost=https://10.0.0.1", "k8sServiceHost"),
     ("k8sServicePort=70000", "k8sServicePort"),
@@ -40,13 +40,14 @@ const REFUSED: [(&str, &str); 20] = [
     ("proxy.defaultSSLCertificate=tls", "defaultSSLCertificate"),
     ("proxy.ingressClass.name=nginx", "name"),
     ("proxy.webhook.failurePolicy=fail", "failurePolicy"),
+    ("proxy.peers.key=abc", "peers"),
     (
         "proxy.enabled=true,proxy.serviceAccount.create=false",
         "proxy.serviceAccount.name",
     ),
 ];
 /// Values, and what the rendered chart must have with them (or, after `!`, must not have).
-const RENDERED: [(&str, &str); 46] = [
+const RENDERED: [(&str, &str); 53] = [
     (
         "config=kind: KubeProxyConfiguration",
         "--config=/etc/bascule/",
@@ -140,6 +141,31 @@ const RENDERED: [(&str, &str); 46] = [
     (
         "proxy.enabled=true,proxy.webhook.enabled=true",
         "--validating-webhook-key=/etc/bascule/webhook/tls.key",
+    ),
+    ("proxy.enabled=true", "!peers"),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true",
+        "- --peers=kube-system/bascule-proxy-peers",
+    ),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true",
+        "publishNotReadyAddresses: true",
+    ),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true",
+        "kind: Secret",
+    ),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true",
+        "!/etc/bascule/webhook",
+    ),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true,proxy.peers.secret=own",
+        "secretName: own",
+    ),
+    (
+        "proxy.enabled=true,proxy.peers.enabled=true,proxy.peers.secret=own",
+        "!kind: Secret",
     ),
     (
         "proxy.enabled=true,proxy.serviceMonitor.enabled=true",

@@ -1,14 +1,11 @@
 //! Metrics that only this proxy has.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{collections::BTreeMap, fmt, sync::atomic::Ordering::Relaxed};
 
+use lb_proxy::peers::Together;
 use lb_route::action::Endpoints;
 
-use super::{Encoder, RESULTS};
+use super::{Encoder, RESULTS, requests::LIMITS};
 use crate::{metrics::epoch_seconds, proxy::state::State};
 
 /// Writes them.
@@ -69,10 +66,10 @@ fn write_requests(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
 }
 
 fn write_limits(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
-    let mut of_ingresses: BTreeMap<(Arc<str>, Arc<str>), [u64; 2]> = BTreeMap::new();
+    let mut of_ingresses: BTreeMap<_, [u64; LIMITS.len()]> = BTreeMap::new();
     for series in state.counts().requests.all() {
         let limited = series.limited();
-        if limited != [0, 0] {
+        if limited.iter().any(|count| *count > 0) {
             let labels = &series.labels;
             let key = (labels.namespace.clone(), labels.ingress.clone());
             let sums = of_ingresses.entry(key).or_default();
@@ -84,8 +81,8 @@ fn write_limits(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
     let all = of_ingresses
         .iter()
         .flat_map(|((namespace, ingress), sums)| {
-            let both = ["requests", "connections"].into_iter().zip(*sums);
-            both.map(move |(limit, count)| {
+            let all = LIMITS.into_iter().zip(*sums);
+            all.map(move |(limit, count)| {
                 let labels = [
                     ("namespace", &**namespace),
                     ("ingress", &**ingress),
@@ -94,11 +91,29 @@ fn write_limits(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
                 (labels, count)
             })
         });
-    let help = "Requests that limits refused: of requests in time, and at once";
+    let help = "Requests that limits refused";
     encoder.counters(("bascule_proxy_limited_requests", help), all)?;
     let clients = state.view().map_or(0, |view| view.limited_clients());
     let help = "Clients that limits remember, of each Ingress for itself";
-    encoder.gauge("bascule_proxy_limited_clients", help, clients as f64)
+    encoder.gauge("bascule_proxy_limited_clients", help, clients as f64)?;
+    write_together(state, encoder)
+}
+
+/// Limits that count for all proxies together, and what passes between these.
+fn write_together(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {
+    let together = state.view().map(|view| view.together());
+    let of = |count: fn(&Together) -> usize| together.map_or(0, count) as f64;
+    let help = "Keys that limits of all proxies remember, of each Ingress for itself";
+    encoder.gauge("bascule_proxy_overall_keys", help, of(Together::keys))?;
+    let forgotten = together.map_or(0, Together::forgotten) as f64;
+    let help = "Counts of limits of all proxies that were forgotten while they were in force";
+    encoder.counter("bascule_proxy_overall_forgotten", help, forgotten)?;
+    let help = "Other proxies that are told what was counted";
+    encoder.gauge("bascule_proxy_peers", help, of(Together::peers))?;
+    let datagrams = together.into_iter().flat_map(Together::datagrams);
+    let datagrams = datagrams.map(|(result, count)| ([("result", result)], count));
+    let help = "Datagrams between proxies, by what became of them";
+    encoder.counters(("bascule_proxy_peer_datagrams", help), datagrams)
 }
 
 fn write_table(state: &State, encoder: &mut Encoder<'_>) -> fmt::Result {

@@ -32,6 +32,10 @@ const METHODS: [Method; 9] = [
     Method::TRACE,
 ];
 
+/// Limits that refuse requests: of a client's in time, of those at once, and of those that all
+/// proxies let in.
+pub(super) const LIMITS: [&str; 3] = ["requests", "connections", "overall"];
+
 /// What the series of a path have in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Labels {
@@ -71,8 +75,8 @@ impl Labels {
 pub(super) struct Series {
     pub(super) labels: Labels,
     cells: ArcSwap<Vec<Arc<Cell>>>,
-    /// Requests that limits refused: of requests in time, and at once.
-    limited: [AtomicU64; 2],
+    /// Requests that limits refused, by [`LIMITS`].
+    limited: [AtomicU64; LIMITS.len()],
 }
 
 /// What tells the series of a path from each other.
@@ -173,6 +177,7 @@ impl Series {
         match record.limited {
             Some(Refused::Requests) => _ = self.limited[0].fetch_add(1, Relaxed),
             Some(Refused::Connections) => _ = self.limited[1].fetch_add(1, Relaxed),
+            Some(Refused::Overall) => _ = self.limited[2].fetch_add(1, Relaxed),
             None => {}
         }
         let kind = Kind::of(record);
@@ -227,9 +232,9 @@ impl Series {
         self.cells.load_full()
     }
 
-    /// Requests that limits refused: of requests in time, and at once.
-    pub(super) fn limited(&self) -> [u64; 2] {
-        [0, 1].map(|limit: usize| self.limited[limit].load(Relaxed))
+    /// Requests that limits refused, by [`LIMITS`].
+    pub(super) fn limited(&self) -> [u64; LIMITS.len()] {
+        self.limited.each_ref().map(|count| count.load(Relaxed))
     }
 }
 

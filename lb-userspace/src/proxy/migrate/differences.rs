@@ -36,6 +36,13 @@ const DIFFERENCES: &[Difference] = &[
          http.method), and each attempt at an endpoint a span of its own, which is the parent of \
          the backend's; nothing has to be changed, but for dashboards that look for the old names",
     ),
+    (
+        "global-rate-limit",
+        |_| true,
+        "counts, where ingress-nginx does so until v1.11 and with memcached only: the proxies tell \
+         each other what they let in, and need --peers for that (docs/ingress.md says how far \
+         beyond the limit they may get); remove it if there is to be no limit",
+    ),
 ];
 
 /// Those of the annotations of an Ingress, or of the keys of the ConfigMap.
@@ -78,5 +85,9 @@ mod tests {
         let traced = names(&[("enable-opentelemetry", "true")]);
         assert_eq!(traced, ["enable-opentelemetry"]);
         assert_eq!(names(&[("upstream-hash-by", " ")]), [""; 0]);
+        assert_eq!(
+            names(&[("global-rate-limit", "5"), ("limit-rps", "5")]),
+            ["global-rate-limit"]
+        );
     }
 }

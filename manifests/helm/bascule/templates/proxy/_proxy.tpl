@@ -35,6 +35,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- end }}
 
+{{/* The Secret by which the proxy's pods know each other. */}}
+{{- define "bascule.proxy.peersSecret" -}}
+{{- .Values.proxy.peers.secret | default (printf "%s-peers" (include "bascule.proxy.name" .)) }}
+{{- end }}
+
 {{/* The proxy's command line. */}}
 {{- define "bascule.proxy.args" -}}
 {{- $proxy := .Values.proxy -}}
@@ -64,6 +69,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 - --validating-webhook=:9443
 - --validating-webhook-certificate=/etc/bascule/webhook/tls.crt
 - --validating-webhook-key=/etc/bascule/webhook/tls.key
+{{- end }}
+{{- if $proxy.peers.enabled }}
+- --peers={{ .Release.Namespace }}/{{ include "bascule.proxy.name" . }}-peers
+- --peers-listen=[::]:10253
+- --peers-key=/etc/bascule/peers/key
 {{- end }}
 - --log-format={{ .Values.log.format }}
 {{- range $proxy.extraArgs }}
