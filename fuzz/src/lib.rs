@@ -1,6 +1,6 @@
 //! What is fuzzed of the proxy of Ingresses. Each function takes any bytes, and panics where
 //! something is not as it has to be: `cargo xtask fuzz` has libFuzzer look for such bytes, and a
-//! test takes all that it has kept (`corpus/`).
+//! test takes all that it has kept (`corpus/`), and what it began with (`seeds/`).
 //!
 //! Inputs are text where they can be: whoever reads one sees what it is.
 
@@ -25,7 +25,7 @@ pub use connection::connection;
 /// What takes any bytes.
 type Target = fn(&[u8]);
 
-/// All of them, by name: what is kept for each is in the directory of that name.
+/// All of them, by name: the inputs of each are in directories of that name.
 pub const TARGETS: [(&str, Target); 6] = [
     ("connection", connection),
     ("cookie", cookie),

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: libFuzzer looks for bytes that the proxy of Ingresses does not stand.
 //!
-//! What it looks at is in the package `bascule-fuzz`; what it keeps is in `fuzz/corpus`, and every
-//! `cargo xtask test` goes through that.
+//! What it looks at is in the package `bascule-fuzz`, and what it begins with in `fuzz/seeds`; what
+//! it finds is kept in `fuzz/corpus`, and every `cargo xtask test` goes through both.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ const LONGEST: u32 = 4096;
                         commit them. One that fails is written to fuzz/artifacts, and the exit status is 1."
 )]
 pub(crate) struct Args {
-    /// Names of directories in fuzz/corpus; all if none is named
+    /// Names of directories in fuzz/seeds; all if none is named
     targets: Vec<String>,
     /// How long each is fuzzed
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -56,45 +56,54 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         true => &known,
         false => &args.targets,
     };
-    let fuzz = |arguments: &[&str]| {
-        let sh = nightly.alone(Sh::new(&program)).dir(&paths::root());
-        // What ships takes longer to compile.
-        sh.args(arguments)
-            .env("CARGO_PROFILE_RELEASE_LTO", "off")
-            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-    };
     for name in wanted {
-        let seconds = u64::from(args.minutes) * 60;
-        ui::say(format!(
-            "{name}: {} to find an input that fails",
-            ui::duration(Duration::from_secs(seconds))
-        ));
-        fuzz(&["run", "--features", "libfuzzer", name, "--"])
-            .arg(format!("-max_total_time={seconds}"))
-            .arg(format!("-max_len={LONGEST}"))
-            .arg(format!("-timeout={PATIENCE}"))
-            .args(["-print_final_stats=1", "-verbosity=0"])
-            .run()
-            .with_context(|| {
-                format!("{name} fails for an input: it is in fuzz/artifacts/{name}")
-            })?;
-        // Of inputs that reach the same, the shortest is kept.
-        fuzz(&["cmin", "--features", "libfuzzer", name])
-            .run_quietly(&format!("keeping the shortest inputs of {name}"))?;
+        let fuzz = || nightly.alone(Sh::new(&program)).dir(&paths::root());
+        one(name, args.minutes, fuzz)?;
     }
     Ok(())
 }
 
+/// Fuzzes a target by cargo-fuzz.
+fn one(name: &str, minutes: u32, cargo_fuzz: impl Fn() -> Sh) -> Result<()> {
+    let seconds = u64::from(minutes) * 60;
+    let time = ui::duration(Duration::from_secs(seconds));
+    ui::say(format!("{name}: {time} to find an input that fails"));
+    let [corpus, seeds] = ["corpus", "seeds"].map(|dir| format!("fuzz/{dir}/{name}"));
+    let found = paths::root().join(&corpus);
+    fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;
+    let fuzz = |command: &str| {
+        cargo_fuzz()
+            .args([command, "--features", "libfuzzer", name, &corpus])
+            // What ships takes longer to compile.
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+    };
+    fuzz("run")
+        .args([&seeds, "--"])
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_len={LONGEST}"))
+        .arg(format!("-timeout={PATIENCE}"))
+        .args(["-print_final_stats=1", "-verbosity=0"])
+        .run()
+        .with_context(|| {
+            format!("{name} was not fuzzed to the end: an input that fails is in fuzz/artifacts")
+        })?;
+    // Of inputs that reach the same, the shortest is kept.
+    fuzz("cmin")
+        .args(["--", "-set_cover_merge=1"])
+        .run_quietly(&format!("keeping the shortest inputs of {name}"))
+}
+
 /// All targets.
 fn targets() -> Result<Vec<String>> {
-    let corpus: PathBuf = paths::root().join("fuzz/corpus");
-    let entries = fs::read_dir(&corpus);
-    let entries = entries.with_context(|| format!("cannot read {}", corpus.display()))?;
+    let seeds: PathBuf = paths::root().join("fuzz/seeds");
+    let entries = fs::read_dir(&seeds);
+    let entries = entries.with_context(|| format!("cannot read {}", seeds.display()))?;
     let mut names = Vec::new();
     for entry in entries {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    ensure!(!names.is_empty(), "{} is empty", corpus.display());
+    ensure!(!names.is_empty(), "{} is empty", seeds.display());
     Ok(names)
 }
