@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use lb_proxy::{Connect, Decide, Nobody, Options, Peer, Protocol, Proxy, Target};
+use lb_proxy::{Connect, Decide, Nobody, Options, Peer, Plain, Protocol, Proxy, Target};
 use lb_route::{
     action::{Action, Upstream},
     input::Data,
@@ -107,12 +107,12 @@ impl Connect for Memory {
 
     fn tls(
         &self,
-        _: &UpstreamTls,
-        _: Option<&Arc<Data>>,
-        _: bool,
-        _: &str,
+        settings: &UpstreamTls,
+        secret: Option<&Arc<Data>>,
+        h2: bool,
+        host: &str,
     ) -> io::Result<Infallible> {
-        Err(io::ErrorKind::Unsupported.into())
+        Plain.tls(settings, secret, h2, host)
     }
 
     async fn connect(&self, _: &Target<Infallible>) -> io::Result<DuplexStream> {

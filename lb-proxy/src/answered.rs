@@ -6,10 +6,10 @@ use http::StatusCode;
 use lb_route::{
     context::Context,
     request::Head,
-    variables::{Named, Values},
+    variables::{Named, Values, seconds},
 };
 
-use crate::record::{Attempt, Record};
+use crate::record::Record;
 
 /// A request when its answer begins. What is known only at its end has no value yet.
 pub(crate) struct Answered<'r> {
@@ -18,14 +18,6 @@ pub(crate) struct Answered<'r> {
     pub(crate) status: StatusCode,
     /// From its head until now.
     pub(crate) took: Duration,
-}
-
-impl Answered<'_> {
-    /// One value for each attempt (ngx_http_upstream_module, "Embedded Variables").
-    fn attempts(&self, value: impl Fn(&Attempt) -> String) -> Option<Cow<'_, str>> {
-        let values: Vec<_> = self.record.attempts.iter().map(value).collect();
-        (!values.is_empty()).then(|| values.join(", ").into())
-    }
 }
 
 impl Values for Answered<'_> {
@@ -40,12 +32,11 @@ impl Values for Answered<'_> {
     fn named(&self, name: Named) -> Option<Cow<'_, str>> {
         match name {
             Named::Status => Some(self.status.as_str().into()),
-            Named::RequestTime => {
-                let (seconds, millis) = (self.took.as_secs(), self.took.subsec_millis());
-                Some(format!("{seconds}.{millis:03}").into())
-            }
-            Named::UpstreamAddr => self.attempts(|one| one.address.to_string()),
-            Named::UpstreamStatus => self.attempts(|one| one.status.as_str().to_owned()),
+            Named::RequestTime => Some(seconds(self.took).into()),
+            Named::UpstreamAddr => self.record.of_attempts(|one| one.address.to_string()),
+            Named::UpstreamStatus => self
+                .record
+                .of_attempts(|one| one.status.as_str().to_owned()),
             _ => self.context.named(name),
         }
     }

@@ -1,13 +1,9 @@
 //! A request, while it is being answered.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, response::Parts};
 use hyper::body::Incoming;
-use lb_route::context::{self, Context};
 use tokio::time::Instant;
 
 use crate::{
@@ -98,29 +94,14 @@ impl<C: Connect> Exchange<C> {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
     }
-}
 
-impl<C: Connect> Exchange<C> {
     /// `add-headers`.
     fn add_headers(&self, status: StatusCode, headers: &mut HeaderMap) {
         let record = &self.entry.record;
-        let asked = match &record.forward {
-            Some(forward) => Cow::Borrowed(&forward.asked),
-            None => {
-                let globals = &self.options().globals;
-                Cow::Owned(context::asked(globals, &record.head(), &record.client))
-            }
-        };
-        let groups = record.forward.as_ref().map(|forward| &*forward.groups);
+        let asked = record.asked(&self.options().globals);
         let answered = Answered {
             record,
-            context: Context {
-                head: record.head(),
-                client: &record.client,
-                asked: &asked,
-                location: record.location.as_deref(),
-                groups: groups.unwrap_or_default(),
-            },
+            context: record.answered(&asked),
             status,
             took: self.entry.until(Instant::now()),
         };

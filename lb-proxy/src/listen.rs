@@ -162,7 +162,8 @@ impl Listeners {
     }
 
     fn listen(&self, address: SocketAddr, both: bool) -> io::Result<Open> {
-        let listener = bind(address, both, self.options)?;
+        let bind = |address, both| bind(address, both, self.options);
+        let listener = on_any_host(address, both, bind)?;
         let local = listener.local_addr()?;
         let (drain, drains) = watch::channel(false);
         let accepting = Accepting {
@@ -291,13 +292,13 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Acc
     let (stream, remote) = listener.accept().await?;
     // Answers are written whole; nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
-    let (remote, local) = (plain(remote), plain(stream.local_addr()?));
+    let (remote, local) = (canonical(remote), canonical(stream.local_addr()?));
     Ok((stream, Peer { remote, local }, permit))
 }
 
 /// An address as its own family writes it: a socket for both has those of IPv4 in IPv6 (RFC 4291,
 /// section 2.5.5.2).
-fn plain(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -323,10 +324,14 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// A listening socket, for clients of its own family, or of `both`: of IPv4 alone on a host
-/// without IPv6.
-fn bind(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpListener> {
-    match exactly(address, both, options) {
+/// A socket of an address, for its own family, or for `both`: for IPv4 alone on a host without
+/// IPv6. `bind` makes one exactly so.
+pub(crate) fn on_any_host<S>(
+    address: SocketAddr,
+    both: bool,
+    bind: impl Fn(SocketAddr, bool) -> io::Result<S>,
+) -> io::Result<S> {
+    match bind(address, both) {
         Err(error)
             if both
                 && matches!(
@@ -334,14 +339,13 @@ fn bind(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpList
                     Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
                 ) =>
         {
-            let v4 = (Ipv4Addr::UNSPECIFIED, address.port()).into();
-            exactly(v4, false, options)
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
         }
         bound => bound,
     }
 }
 
-fn exactly(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, both: bool, options: Options) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),

@@ -35,6 +35,7 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
+use crate::listen::canonical;
 use datagram::{LONGEST, Of, Refused, Seal};
 use lives::Lives;
 
@@ -217,7 +218,7 @@ impl Peers {
     pub fn set(&self, addresses: &BTreeSet<SocketAddr>) {
         let own = self.address();
         let is_own = |peer: &SocketAddr| own.as_ref().is_ok_and(|own| socket::is_own(*peer, *own));
-        let peers = addresses.iter().map(|peer| socket::canonical(*peer));
+        let peers = addresses.iter().map(|peer| canonical(*peer));
         let peers: BTreeSet<SocketAddr> = peers.filter(|peer| !is_own(peer)).collect();
         self.talk.together.traffic.peers.store(peers.len(), Relaxed);
         let known = self.talk.peers.swap(Arc::new(peers.clone()));
@@ -231,7 +232,7 @@ impl Peers {
     /// # Errors
     /// The kernel does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.talk.socket.local_addr().map(socket::canonical)
+        self.talk.socket.local_addr().map(canonical)
     }
 
     /// Tells what is not told yet, at the end.
@@ -335,7 +336,7 @@ impl Talk {
         loop {
             match self.socket.recv_from(&mut buffer).await {
                 Ok((length, from)) => {
-                    let from = socket::canonical(from);
+                    let from = canonical(from);
                     self.take(&buffer[..length], from);
                 }
                 // Of a datagram that was sent before.

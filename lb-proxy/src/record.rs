@@ -1,6 +1,7 @@
 //! What is known of a request when it is over: for logs and metrics.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     num::NonZeroU64,
     sync::Arc,
@@ -9,8 +10,9 @@ use std::{
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use lb_route::{
-    action::{Forward, Location},
-    context::Context,
+    action::{self, Forward, Location},
+    context::{self, Context},
+    globals::Globals,
     limits::{Admitted, Refused},
     request::{Client, Head},
     trace::Span,
@@ -85,6 +87,33 @@ impl Record {
     pub(crate) fn next_span(&self) -> Option<NonZeroU64> {
         let is_kept = self.trace.as_ref().is_some_and(|trace| trace.span.sampled);
         is_kept.then(rand::random)
+    }
+
+    /// One value for each attempt (ngx_http_upstream_module, "Embedded Variables").
+    pub fn of_attempts(&self, value: impl Fn(&Attempt) -> String) -> Option<Cow<'static, str>> {
+        let values: Vec<_> = self.attempts.iter().map(value).collect();
+        (!values.is_empty()).then(|| values.join(", ").into())
+    }
+
+    /// What it asked for: known of one that was to be forwarded, and found out again of one that
+    /// the proxy has answered by itself.
+    pub fn asked(&self, globals: &Globals) -> Cow<'_, action::Asked> {
+        match &self.forward {
+            Some(forward) => Cow::Borrowed(&forward.asked),
+            None => Cow::Owned(context::asked(globals, &self.head(), &self.client)),
+        }
+    }
+
+    /// It, as variables of answers have it, with what it [`Record::asked`] for.
+    pub fn answered<'r>(&'r self, asked: &'r action::Asked) -> Context<'r> {
+        let groups = self.forward.as_ref().map(|forward| &*forward.groups);
+        Context {
+            head: self.head(),
+            client: &self.client,
+            asked,
+            location: self.location.as_deref(),
+            groups: groups.unwrap_or_default(),
+        }
     }
 
     /// It, as variables have it.

@@ -21,21 +21,16 @@ pub(crate) fn poll_write_pieces<Io: AsyncWrite>(
     if let [piece] = pieces {
         return io.poll_write(cx, piece);
     }
-    let mut small = [0; SMALL];
-    match joined(pieces, &mut small) {
-        Some(bytes) => io.poll_write(cx, bytes),
-        None => io.poll_write_vectored(cx, pieces),
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() > SMALL {
+        return io.poll_write_vectored(cx, pieces);
     }
-}
-
-/// All pieces, if there is room for them.
-fn joined<'b>(pieces: &[IoSlice<'_>], room: &'b mut [u8]) -> Option<&'b [u8]> {
+    let mut room = [0; SMALL];
     let mut end = 0;
     for piece in pieces {
-        room.get_mut(end..end + piece.len())?.copy_from_slice(piece);
+        room[end..end + piece.len()].copy_from_slice(piece);
         end += piece.len();
     }
-    Some(&room[..end])
+    io.poll_write(cx, &room[..end])
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Values with variables of nginx in them: `https://$host$request_uri`.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use http::HeaderName;
 
@@ -348,6 +348,11 @@ impl Variable {
             }),
         }
     }
+}
+
+/// A time as nginx writes it: seconds, and three digits of milliseconds.
+pub fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
 /// What nginx's `set_escape_uri` makes of a value: all but letters, digits and `-_.~` is `%XX`.

@@ -6,7 +6,7 @@ const ANY: &str = "127.0.0.1:0";
 
 /// Writes what it reads, and `!` when it drains.
 async fn echo(mut stream: TcpStream, peer: Peer, mut drain: Drain) {
-    assert_eq!(plain(stream.peer_addr().unwrap()), peer.remote);
+    assert_eq!(canonical(stream.peer_addr().unwrap()), peer.remote);
     let mut byte = [0];
     loop {
         tokio::select! {

@@ -8,29 +8,24 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
+use crate::listen::on_any_host;
+
 /// Bytes that may wait for being heard: as many as the kernel gives without a privilege.
 const WAITING: usize = 1 << 20;
 
 /// A socket; `[::]` is of both families, or of IPv4 where the kernel has no other.
 pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let new = |address| {
+    let both = address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    on_any_host(address, both, |address, both| {
         let kind = Type::DGRAM.nonblocking().cloexec();
-        Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))
-    };
-    let is_any = address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
-    let (socket, address) = match new(address) {
-        Err(_) if is_any => {
-            let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
-            (new(address)?, address)
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!both)?;
         }
-        socket => (socket?, address),
-    };
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_recv_buffer_size(WAITING)?;
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+        socket.set_recv_buffer_size(WAITING)?;
+        socket.bind(&address.into())?;
+        UdpSocket::from_std(socket.into())
+    })
 }
 
 /// Sends, by a socket of whichever family.
@@ -40,11 +35,6 @@ pub(super) async fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io
         (_, to) => to,
     };
     socket.send_to(bytes, to).await.map(drop)
-}
-
-/// As it is written: IPv4 in IPv6 is IPv4.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    (address.ip().to_canonical(), address.port()).into()
 }
 
 /// Whether an address is that of a socket, by where it is bound; where that is everywhere, whether
@@ -68,6 +58,7 @@ pub(super) fn is_own(peer: SocketAddr, bound: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::canonical;
 
     #[test]
     fn an_address_of_this_host_is_known() {

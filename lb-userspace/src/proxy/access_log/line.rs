@@ -8,14 +8,13 @@ use std::{
 
 use http::StatusCode;
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
-use lb_proxy::{Attempt, Record};
+use lb_proxy::Record;
 use lb_route::{
     action::Asked,
-    context::{self, Context},
-    globals::Globals,
+    context::Context,
     input::Name,
     request::Head,
-    variables::{Named, Values},
+    variables::{Named, Values, seconds},
 };
 
 /// The upstream of what no rule has, as ingress-nginx names it.
@@ -23,15 +22,6 @@ const DEFAULT_BACKEND: &str = "upstream-default-backend";
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
-
-/// What a request asked for: known of one that was to be forwarded, and found out again of one
-/// that the proxy has answered by itself.
-pub fn asked<'r>(record: &'r Record, globals: &Globals) -> Cow<'r, Asked> {
-    match &record.forward {
-        Some(forward) => Cow::Borrowed(&forward.asked),
-        None => Cow::Owned(context::asked(globals, &record.head(), &record.client)),
-    }
-}
 
 /// Whether no Ingress has the request: it is the default backend's, which answers 404 where there
 /// is none.
@@ -51,18 +41,11 @@ pub struct Line<'r> {
 }
 
 impl<'r> Line<'r> {
-    /// Of a record, with what it [`asked`] for, and the machine's name.
+    /// Of a record, with what it [`Record::asked`] for, and the machine's name.
     pub fn new(record: &'r Record, asked: &'r Asked, hostname: &'r str) -> Self {
-        let groups = record.forward.as_ref().map(|forward| &*forward.groups);
         Self {
             record,
-            context: Context {
-                head: record.head(),
-                client: &record.client,
-                asked,
-                location: record.location.as_deref(),
-                groups: groups.unwrap_or_default(),
-            },
+            context: record.answered(asked),
             hostname,
         }
     }
@@ -91,13 +74,6 @@ impl<'r> Line<'r> {
     fn alternative_upstream_name(&self) -> &'r str {
         let forward = self.record.forward.as_ref().filter(|f| f.canary);
         forward.map_or("", |forward| &forward.upstream.name)
-    }
-
-    /// One value for each attempt (ngx_http_upstream_module, "Embedded Variables").
-    fn attempts(&self, value: impl Fn(&Attempt) -> String) -> Option<Cow<'r, str>> {
-        let values = self.record.attempts.iter().map(value);
-        let values: Vec<_> = values.collect();
-        (!values.is_empty()).then(|| values.join(", ").into())
     }
 }
 
@@ -128,12 +104,16 @@ impl Values for Line<'_> {
             Named::TimeIso8601 => time_iso8601(self.end()).into(),
             Named::ProxyUpstreamName => self.upstream_name(),
             Named::ProxyAlternativeUpstreamName => self.alternative_upstream_name().into(),
-            Named::UpstreamAddr => self.attempts(|a| a.address.to_string())?,
-            Named::UpstreamStatus => self.attempts(|a| a.status.as_str().to_owned())?,
-            Named::UpstreamResponseLength => self.attempts(|a| a.response_length.to_string())?,
-            Named::UpstreamResponseTime => self.attempts(|a| seconds(a.response_time))?,
-            Named::UpstreamConnectTime => self.attempts(|a| seconds_or_none(a.connect_time))?,
-            Named::UpstreamHeaderTime => self.attempts(|a| seconds_or_none(a.header_time))?,
+            Named::UpstreamAddr => record.of_attempts(|a| a.address.to_string())?,
+            Named::UpstreamStatus => record.of_attempts(|a| a.status.as_str().to_owned())?,
+            Named::UpstreamResponseLength => {
+                record.of_attempts(|a| a.response_length.to_string())?
+            }
+            Named::UpstreamResponseTime => record.of_attempts(|a| seconds(a.response_time))?,
+            Named::UpstreamConnectTime => {
+                record.of_attempts(|a| seconds_or_none(a.connect_time))?
+            }
+            Named::UpstreamHeaderTime => record.of_attempts(|a| seconds_or_none(a.header_time))?,
             _ => return self.of_context(name),
         })
     }
@@ -156,10 +136,6 @@ impl Line<'_> {
 }
 
 /// Seconds with milliseconds, as nginx writes times.
-fn seconds(time: Duration) -> String {
-    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
-}
-
 fn seconds_or_none(time: Option<Duration>) -> String {
     time.map_or_else(|| "-".to_owned(), seconds)
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use lb_proxy::Record;
 use lb_route::globals::Globals;
 
-pub use line::{Line, asked, is_of_default_backend};
+pub use line::{Line, is_of_default_backend};
 pub use writer::Writer;
 
 /// Writes lines of requests that are over.
@@ -52,7 +52,7 @@ impl AccessLog {
     pub fn done(&self, record: &Record) {
         let globals = self.globals.load();
         if is_logged(record, &globals) {
-            let asked = asked(record, &globals);
+            let asked = record.asked(&globals);
             let line = Line::new(record, &asked, &self.hostname);
             let log = &globals.log;
             self.writer.line(&log.format.log_line(&line, log.escape));

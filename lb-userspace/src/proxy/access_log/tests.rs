@@ -28,7 +28,7 @@ fn default_line(record: &Record) -> String {
 }
 
 fn filled(record: &Record, format: &Template, escape: Escape) -> String {
-    let asked = asked(record, &Globals::default());
+    let asked = record.asked(&Globals::default());
     format.log_line(&Line::new(record, &asked, "node-1"), escape)
 }
 

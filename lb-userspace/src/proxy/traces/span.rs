@@ -12,7 +12,7 @@ use lb_proxy::{Asked, Attempt, Record, Trace};
 use lb_route::{globals::Globals, settings::BackendProtocol};
 
 use super::messages::{AnyValue, Code, KeyValue, Kind, Span, Status, Value};
-use crate::proxy::access_log::{Line, asked};
+use crate::proxy::access_log::Line;
 
 /// Bytes of a value; longer ones are cut. What clients write can be long, and collectors take
 /// 4 MiB at a time.
@@ -52,7 +52,7 @@ pub(super) fn of(
 }
 
 fn server(record: &Record, trace: &Trace, (globals, hostname): (&Globals, &str)) -> Span {
-    let asked = asked(record, globals);
+    let asked = record.asked(globals);
     let location = record.location.as_deref();
     let settings = location.map_or(&globals.defaults, |location| &location.settings);
     let name = settings.tracing.name.as_ref();
