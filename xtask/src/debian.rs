@@ -62,19 +62,27 @@ impl Unstable {
 
 /// The machine's own Debian mirror.
 fn mirror() -> Result<String> {
-    let list = || {
-        Sh::new("apt-get")
+    // Labels come from the lists.
+    by_lists(|| {
+        let targets = Sh::new("apt-get")
             .args(["indextargets", "--format", "$(REPO_URI) $(LABEL)"])
-            .read()
-    };
-    if let Some(found) = debian_mirror(&list()?) {
+            .read()?;
+        debian_mirror(&targets).context("apt knows no Debian mirror on this machine")
+    })
+}
+
+/// Gets what the machine's package lists tell; a fresh machine has not read them yet.
+///
+/// # Errors
+/// It is not there afterwards either.
+pub(crate) fn by_lists<T>(get: impl Fn() -> Result<T>) -> Result<T> {
+    if let Ok(found) = get() {
         return Ok(found);
     }
-    // Labels come from the lists, which a fresh machine has not read yet.
     Sh::new("apt-get")
         .args(["-qq", "update"])
         .run_quietly("reading the package lists")?;
-    debian_mirror(&list()?).context("apt knows no Debian mirror on this machine")
+    get()
 }
 
 fn debian_mirror(targets: &str) -> Option<String> {
@@ -117,16 +125,7 @@ pub(crate) fn unpack(apt: Sh, packages: &[&str], scratch: &Path, into: &Path) ->
 /// # Errors
 /// One cannot be had or unpacked.
 pub(crate) fn unpack_whole(packages: &[&str], scratch: &Path, into: &Path) -> Result<()> {
-    let names = match with_dependencies(packages) {
-        Ok(names) => names,
-        Err(_) => {
-            // A fresh machine has not read the lists yet.
-            Sh::new("apt-get")
-                .args(["-qq", "update"])
-                .run_quietly("reading the package lists")?;
-            with_dependencies(packages)?
-        }
-    };
+    let names = by_lists(|| with_dependencies(packages))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     unpack(Sh::new("apt-get"), &names, scratch, into)?;
     // Nothing of it is needed, and it may not be readable for others.

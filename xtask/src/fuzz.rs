@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::setup::{self, Need, Unfit};
 use crate::sh::{Sh, which};
-use crate::tool::{self, Tool};
+use crate::tool::Tool;
 use crate::{paths, ui};
 
 const CARGO_FUZZ: Tool = Tool::new("cargo-fuzz", "cargo-fuzz", "0.13.2");
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Err(Unfit::new(why).into());
     }
     let nightly = setup::ensure(Need::Build)?;
-    let program = CARGO_FUZZ.ensure(tool::cargo())?;
+    let program = CARGO_FUZZ.ensure_soon()?;
     let wanted = match args.targets.is_empty() {
         true => &known,
         false => &args.targets,

@@ -35,13 +35,7 @@ fn fetch(whole: &Path, scratch: &Path) -> Result<()> {
         .into());
     }
     let (packages, unpacked) = (scratch.join("packages"), scratch.join("unpacked"));
-    let unpack = || debian::unpack(Sh::new("apt-get"), &[PACKAGE], &packages, &unpacked);
-    if unpack().is_err() {
-        Sh::new("apt-get")
-            .args(["-qq", "update"])
-            .run_quietly("reading the package lists")?;
-        unpack()?;
-    }
+    debian::by_lists(|| debian::unpack(Sh::new("apt-get"), &[PACKAGE], &packages, &unpacked))?;
     for program in PROGRAMS {
         let from = unpacked.join("usr/bin").join(program);
         fs::rename(&from, whole.join(program))

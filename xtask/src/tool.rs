@@ -64,6 +64,20 @@ impl Tool {
         })?;
         Ok(self.path())
     }
+
+    /// As [`Tool::ensure`], by the cargo that runs this, of a tool that runs for seconds and would
+    /// compile for minutes.
+    ///
+    /// # Errors
+    /// It does not build, most often for want of a network.
+    pub(crate) fn ensure_soon(&self) -> Result<PathBuf> {
+        let cargo = cargo()
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        self.ensure(cargo)
+    }
 }
 
 /// The cargo that runs this.

@@ -3,17 +3,16 @@
 //! certificate that an Ingress names.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::manifest::{self, Manifests};
-use super::netns::{inside, spawn};
+use super::netns::spawn;
+use super::node::{says_ok, tail};
 use super::topology::{Pod, STATE_DIR};
 use crate::paths;
 use crate::sh::Sh;
@@ -198,16 +197,7 @@ pub(crate) fn start(pod: Pod, bascule: &Path, manifests: &Path, cgroup: &Path) -
 
 /// Whether the proxy of a pod says that it serves.
 pub(crate) fn ready(pod: Pod) -> bool {
-    let asked = inside(&pod.netns(), || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(ADMIN)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream
-            .write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.take(4096).read_to_string(&mut text)?;
-        Ok(text)
-    });
-    asked.is_ok_and(|answer| answer.is_ok_and(|text| text.starts_with("HTTP/1.1 200 ")))
+    says_ok(&pod.netns(), ADMIN, "/readyz")
 }
 
 /// Says that a proxy is not as it should be, why, and what to do.
@@ -215,9 +205,7 @@ pub(crate) fn ready(pod: Pod) -> bool {
 /// # Errors
 /// Always.
 pub(crate) fn fail(pod: Pod, what: &str) -> Result<()> {
-    let text = fs::read_to_string(log(pod)).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n  | ");
+    let tail = tail(&log(pod), TAIL);
     bail!(
         "the proxy in pod {} {what}: correct what the end of its log says, or run the lab without --l7\n  | {tail}",
         pod.name()

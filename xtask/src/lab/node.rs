@@ -182,11 +182,18 @@ pub(crate) fn start_agent(
 
 /// Whether the node's agent says that it serves.
 pub(crate) fn healthy(node: Node) -> bool {
-    let asked = inside(&node.netns(), || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(HEALTHZ)?;
+    says_ok(&node.netns(), HEALTHZ, "/healthz")
+}
+
+/// Whether what listens in a namespace answers a path with 200.
+pub(super) fn says_ok(netns: &str, address: &str, path: &str) -> bool {
+    let asked = inside(netns, || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )?;
         let mut text = String::new();
         stream.take(4096).read_to_string(&mut text)?;
         Ok(text)
@@ -196,7 +203,12 @@ pub(crate) fn healthy(node: Node) -> bool {
 
 /// The last lines of an agent's log.
 pub(crate) fn log_tail(node: Node) -> String {
-    let text = fs::read_to_string(node.log()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n  | ")
+    tail(&node.log(), 15)
+}
+
+/// So many last lines of a log, as an error shows them.
+pub(super) fn tail(log: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n  | ")
 }

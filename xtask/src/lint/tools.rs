@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::sh::Sh;
-use crate::tool::{Tool, cargo};
+use crate::tool::Tool;
 use crate::{paths, ui};
 
 const TYPOS: Tool = Tool::new("typos-cli", "typos", "1.52.0");
@@ -58,12 +58,6 @@ pub(super) fn dependency_rules() -> Result<()> {
 
 /// The tool's program, built first if it is not there.
 fn ensure(tool: &Tool) -> Result<PathBuf> {
-    // These run for seconds and compile for minutes.
-    let cargo = cargo()
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-    tool.ensure(cargo)
+    tool.ensure_soon()
         .with_context(|| format!("cannot lint without {}", tool.package))
 }
