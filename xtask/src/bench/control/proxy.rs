@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
+use lb_common::limits;
 use serde_json::json;
 
 use super::super::isolate::Running;
@@ -44,8 +45,14 @@ impl Kind {
     }
 }
 
+/// Slots of the table of a service with as many endpoints as any has here, ten, and a tenth more
+/// for tables that have just been replaced.
+const SLOTS_OF_ONE: u32 = 1_110;
+
 /// What proxies need.
 pub(super) struct Means<'a> {
+    /// Services that there are.
+    pub(super) services: u32,
     /// kube-proxy.
     pub(super) kube_proxy: PathBuf,
     /// Leads to the API server.
@@ -259,6 +266,11 @@ fn agent_of(means: &Means<'_>) -> Command {
         .arg(means.kubeconfig)
         .arg("--cgroup")
         .arg(means.cgroup.node());
+    // What it would ask for itself, by an Event (`MapFull`).
+    let slots = means.services.saturating_mul(SLOTS_OF_ONE);
+    if slots > limits::SLOTS {
+        command.arg(format!("--max-slots={slots}"));
+    }
     command
 }
 

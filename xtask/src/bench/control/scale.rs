@@ -89,14 +89,15 @@ fn all_sizes(plan: &Plan, programs: &Path, dir: &Path, report: &mut Report) -> R
     let cgroup = Cgroup::make(&dir.join("cgroup"))?;
     let mut server = Server::start(programs, &release.join("bench_api"), dir)?;
     let kubeconfig = server.kubeconfig().to_owned();
-    let means = Means {
-        kube_proxy: programs.join("kube-proxy"),
-        kubeconfig: &kubeconfig,
-        cgroup: &cgroup,
-        dir,
-    };
     for services in sizes(plan) {
         server.api.fill(services)?;
+        let means = Means {
+            services,
+            kube_proxy: programs.join("kube-proxy"),
+            kubeconfig: &kubeconfig,
+            cgroup: &cgroup,
+            dir,
+        };
         let mut scene = Scene {
             server: &mut server,
             means: &means,
