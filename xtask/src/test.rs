@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use crate::build::cargo;
 use crate::chromium;
-use crate::cluster::ensure_api;
+use crate::cluster::{ensure_api, ensure_oauth2_proxy};
 use crate::prometheus;
 use crate::setup::{self, Need};
 use crate::sh::Sh;
@@ -28,6 +28,8 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 const PROMETHEUS: &str = "PROMETHEUS_DIR";
 /// Names the directory of chromium.
 const CHROMIUM: &str = "CHROMIUM_DIR";
+/// Names the directory of oauth2-proxy.
+const OAUTH2_PROXY: &str = "OAUTH2_PROXY_DIR";
 /// The package whose tests need root, a kernel or a cluster.
 const KERNEL_PACKAGE: &str = "bascule-tests";
 
@@ -121,6 +123,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         places.push((PROMETHEUS, dir));
         let dir = given(CHROMIUM).map_or_else(chromium::ensure, Ok)?;
         places.push((CHROMIUM, dir));
+        let dir = given(OAUTH2_PROXY).map_or_else(ensure_oauth2_proxy, Ok)?;
+        places.push((OAUTH2_PROXY, dir));
     }
     for program in programs()?.iter().filter(|p| wanted(p.group)) {
         run_one(program, (&args.pass, &places), &mut tally)?;

@@ -162,7 +162,27 @@ fn link_flags() -> String {
     )
 }
 
-/// What Go calls the program of a package.
+/// What Go calls the program of a package: its last part that is not the module's version.
 fn name(package: &str) -> &str {
-    package.rsplit('/').next().unwrap_or(package)
+    let is_version = |part: &&str| {
+        let number = part.strip_prefix('v');
+        number.is_some_and(|n| n.parse::<u32>().is_ok())
+    };
+    let mut parts = package.rsplit('/');
+    parts.find(|part| !is_version(part)).unwrap_or(package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_not_called_after_versions() {
+        assert_eq!(name("k8s.io/kubernetes/cmd/kubelet"), "kubelet");
+        assert_eq!(
+            name("github.com/oauth2-proxy/oauth2-proxy/v7"),
+            "oauth2-proxy"
+        );
+        assert_eq!(name("example.com/vcs"), "vcs");
+    }
 }

@@ -39,7 +39,7 @@ use clap::Subcommand;
 use self::process::{Place, wait_for};
 use self::proxy::{Choice, Kind};
 use self::state::{Settings, State};
-pub(crate) use self::tools::ensure_api;
+pub(crate) use self::tools::{ensure_api, ensure_oauth2_proxy};
 use self::topology::{COREDNS, DNS_SERVICE, Node};
 use crate::setup::Unfit;
 use crate::{cache, paths, ui};

@@ -53,6 +53,13 @@ pub(super) const COREDNS: Programs = Programs {
     packages: &["example.com/coredns"],
     test: None,
 };
+/// What `auth-url` of the proxy of Ingresses is tested with; no part of a cluster.
+const OAUTH2_PROXY: Programs = Programs {
+    name: "oauth2-proxy",
+    module: "oauth2-proxy",
+    packages: &["github.com/oauth2-proxy/oauth2-proxy/v7"],
+    test: None,
+};
 /// Packages of Debian's unstable suite: stable's containerd is too old for this kubelet.
 const PACKAGES: [&str; 2] = ["containerd", "containernetworking-plugins"];
 
@@ -148,6 +155,15 @@ pub(crate) fn ensure_api() -> Result<PathBuf> {
         fs::rename(unpacked.join("usr/bin/etcd"), &place)
             .with_context(|| format!("cannot make {}", place.display()))
     })
+}
+
+/// The directory of oauth2-proxy.
+///
+/// # Errors
+/// It cannot be built.
+pub(crate) fn ensure_oauth2_proxy() -> Result<PathBuf> {
+    let entry = OAUTH2_PROXY.entry();
+    entry.ensure(|whole, _| OAUTH2_PROXY.build(whole))
 }
 
 /// Only what testing another cluster needs.
