@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::{
+    compress::Compress,
     pace::Pace,
     record::Entry,
     upstream::{Broken, Connect, Download, Parts},
@@ -18,6 +19,7 @@ use crate::{
 /// A body; its end is the end of its request.
 pub(crate) struct Body<C: Connect> {
     content: Content<C>,
+    compress: Option<Box<Compress>>,
     entry: Option<Box<Entry>>,
     pace: Option<Box<Pace>>,
 }
@@ -34,15 +36,31 @@ pub(crate) enum Content<C: Connect> {
     Switched(Parts<C::Io>, Duration),
 }
 
+impl<C: Connect> Content<C> {
+    /// How many bytes it has.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Switched(..) => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Download(download) => download.size_hint(),
+        }
+    }
+}
+
 impl<C: Connect> Body<C> {
-    /// With the record that ends with it.
-    pub(crate) fn new(content: Content<C>, entry: Option<Box<Entry>>) -> Self {
+    /// With the record that ends with it, compressed perhaps.
+    pub(crate) fn new(
+        content: Content<C>,
+        entry: Option<Box<Entry>>,
+        compress: Option<Box<Compress>>,
+    ) -> Self {
         let location = entry
             .as_ref()
             .and_then(|entry| entry.record.location.as_ref());
         let pace = location.and_then(|location| Pace::new(&location.settings.limits));
         Self {
             content,
+            compress,
             entry,
             pace: pace.map(Box::new),
         }
@@ -60,16 +78,29 @@ impl<C: Connect> Body<C> {
         }
     }
 
+    /// What comes, compressed if it is to be.
+    fn poll_compressed(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(mut compress) = self.compress.take() else {
+            return self.poll_content(cx);
+        };
+        let frame = compress.poll(|| self.poll_content(cx));
+        self.compress = Some(compress);
+        frame
+    }
+
     /// What comes, at the pace of the answer.
     fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
             let Some(pace) = &mut self.pace else {
-                return self.poll_content(cx);
+                return self.poll_compressed(cx);
             };
             if let Some(piece) = ready!(pace.poll(cx)) {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            let frame = match ready!(self.poll_content(cx)) {
+            let frame = match ready!(self.poll_compressed(cx)) {
                 Some(Ok(frame)) => frame,
                 end => return Poll::Ready(end),
             };
@@ -107,6 +138,9 @@ impl<C: Connect> HttpBody for Body<C> {
         if self.waiting() > 0 {
             return false;
         }
+        if let Some(compress) = &self.compress {
+            return compress.is_over();
+        }
         match &self.content {
             Content::Empty | Content::Switched(..) => true,
             Content::Full(bytes) => bytes.is_empty(),
@@ -115,11 +149,10 @@ impl<C: Connect> HttpBody for Body<C> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = match &self.content {
-            Content::Empty | Content::Switched(..) => SizeHint::with_exact(0),
-            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Download(download) => download.size_hint(),
-        };
+        if self.compress.is_some() {
+            return SizeHint::default();
+        }
+        let hint = self.content.size_hint();
         match hint.exact() {
             Some(bytes) => SizeHint::with_exact(bytes + self.waiting()),
             None => hint,

@@ -10,7 +10,7 @@ use crate::{
     answered::Answered,
     body::{Body, Content},
     client::{Tunnel, Visit},
-    headers,
+    compress, headers,
     options::Options,
     record::Entry,
     upstream::Connect,
@@ -39,10 +39,14 @@ impl<C: Connect> Exchange<C> {
         // What is below has its own version.
         parts.version = Version::HTTP_11;
         self.set_headers(parts.status, &mut parts.headers);
+        let gzip = &self.options().globals.gzip;
+        let length = content.size_hint().exact();
+        let compress = compress::begin(gzip, &self.entry.record, &mut parts, length);
         self.entry.record.head_bytes_sent = length_of(&parts);
         let record = &self.entry.record;
         if record.version >= Version::HTTP_2 {
-            return Response::from_parts(parts, Body::new(content, Some(self.entry)));
+            let body = Body::new(content, Some(self.entry), compress);
+            return Response::from_parts(parts, body);
         }
         let last = record.connection_requests >= self.options().client.keep_alive_requests.into()
             || self.visit.link.is_leaving();
@@ -57,7 +61,8 @@ impl<C: Connect> Exchange<C> {
             parts.headers.insert(header::CONNECTION, close);
         }
         let Content::Switched(upstream, patience) = content else {
-            return Response::from_parts(parts, Body::new(content, Some(self.entry)));
+            let body = Body::new(content, Some(self.entry), compress);
+            return Response::from_parts(parts, body);
         };
         let tunnel = Tunnel {
             upstream,
@@ -71,7 +76,7 @@ impl<C: Connect> Exchange<C> {
             .unwrap_or_else(PoisonError::into_inner);
         *place = Some(tunnel);
         drop(place);
-        Response::from_parts(parts, Body::new(Content::Empty, None))
+        Response::from_parts(parts, Body::new(Content::Empty, None, None))
     }
 
     /// What all answers have in common.

@@ -14,6 +14,7 @@ mod body;
 mod check;
 mod choose;
 mod client;
+mod compress;
 mod errors;
 mod exchange;
 mod forward;

@@ -5,6 +5,7 @@ mod auth;
 mod client;
 mod defaults;
 mod forwarding;
+mod gzip;
 mod logs;
 mod other;
 mod settings;
@@ -23,7 +24,7 @@ use crate::{
     values::Parsed,
 };
 
-pub use types::{Block, Client, Collector, Forwarded, Headers, Hsts, Log, Pool, Tls};
+pub use types::{Block, Client, Collector, Forwarded, Gzip, Headers, Hsts, Log, Pool, Tls};
 
 /// What counts for the whole proxy.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Globals {
     pub tls: Tls,
     /// Headers.
     pub headers: Headers,
+    /// How answers are compressed.
+    pub gzip: Gzip,
     /// Requests that are refused anywhere (403).
     pub block: Block,
     /// The access log.
@@ -87,6 +90,7 @@ pub const GROUPS: &[(&str, &[Key])] = &[
     ("TLS", tls::KEYS),
     ("forwarding", forwarding::KEYS),
     ("access", auth::KEYS),
+    ("compression", gzip::KEYS),
     ("logs", logs::KEYS),
     ("traces", traces::KEYS),
     ("other", other::KEYS),

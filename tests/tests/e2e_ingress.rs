@@ -55,6 +55,11 @@ fn auth_external() {
 }
 
 #[test]
+fn compression() {
+    check("compression.yaml");
+}
+
+#[test]
 fn satisfy() {
     check("satisfy.yaml");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Client, Collector, Forwarded, Globals, Hsts, Log, Pool, Tls};
+use super::{Client, Collector, Forwarded, Globals, Gzip, Hsts, Log, Pool, Tls};
 use crate::{
     annotations::Risk,
     settings::{
@@ -21,6 +21,12 @@ pub(super) const FORMAT: &str = "$remote_addr - $remote_user [$time_local] \"$re
      $body_bytes_sent \"$http_referer\" \"$http_user_agent\" $request_length $request_time \
      [$proxy_upstream_name] [$proxy_alternative_upstream_name] $upstream_addr \
      $upstream_response_length $upstream_response_time $upstream_status $req_id";
+
+/// Media types that are worth it.
+const TYPES: &str = "application/atom+xml application/javascript application/x-javascript \
+     application/json application/rss+xml application/vnd.ms-fontobject application/x-font-ttf \
+     application/x-web-app-manifest+json application/xhtml+xml application/xml font/opentype \
+     image/svg+xml image/x-icon text/css text/javascript text/plain text/x-component";
 
 /// Where certificates are fetched over HTTP (RFC 8555, section 8.3).
 const ACME: &str = "/.well-known/acme-challenge";
@@ -48,6 +54,13 @@ impl Default for Globals {
             },
             tls: tls(),
             headers: Default::default(),
+            gzip: Gzip {
+                on: false,
+                level: 1,
+                min_length: 256,
+                types: TYPES.split_whitespace().map(str::to_owned).collect(),
+                disabled: None,
+            },
             block: Default::default(),
             log: Log {
                 on: true,

@@ -6,7 +6,6 @@ use crate::values::{self, Parsed};
 const WORKERS: &str = "the proxy has no workers of nginx.";
 const HASHES: &str = "the proxy has no hash tables of nginx.";
 const STREAMS: &str = "TCP and UDP are not forwarded here, but by Services.";
-const COMPRESSES: &str = "answers are not compressed here; backends may compress theirs.";
 const GEO: &str = "there are no variables of places.";
 const SNIPPETS: &str = "it is text of nginx's configuration, and is left out; use the key or the \
              annotation for what it does, and remove it.";
@@ -38,15 +37,6 @@ pub(super) const KEYS: &[Key] = &[
         "modsecurity-snippet",
         "there is no firewall for requests; remove it.",
     ),
-    accepted("use-gzip", COMPRESSES),
-    accepted("gzip-disable", COMPRESSES),
-    accepted("gzip-level", COMPRESSES),
-    accepted("gzip-min-length", COMPRESSES),
-    accepted("gzip-types", COMPRESSES),
-    accepted("enable-brotli", COMPRESSES),
-    accepted("brotli-level", COMPRESSES),
-    accepted("brotli-min-length", COMPRESSES),
-    accepted("brotli-types", COMPRESSES),
     accepted("use-geoip", GEO),
     accepted("use-geoip2", GEO),
     accepted("geoip2-autoreload-in-minutes", GEO),

@@ -1,6 +1,6 @@
 //! The parts of [`super::Globals`].
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -144,6 +144,21 @@ pub struct Block {
     pub agents: Vec<Regex>,
     /// `Referer` (`block-referers`).
     pub referers: Vec<Regex>,
+}
+
+/// How answers are compressed (ngx_http_gzip_module).
+#[derive(Clone, Debug)]
+pub struct Gzip {
+    /// Whether they are (`use-gzip`).
+    pub on: bool,
+    /// How hard it is tried, from 1 to 9 (`gzip-level`, 1).
+    pub level: u32,
+    /// Bytes that an answer has at least, if it says how many (`gzip-min-length`, 256).
+    pub min_length: u64,
+    /// Media types besides `text/html`, in small letters; `*` for all (`gzip-types`).
+    pub types: BTreeSet<String>,
+    /// `User-Agent` of clients that get none of it (`gzip-disable`).
+    pub disabled: Option<Regex>,
 }
 
 /// The access log.

@@ -84,7 +84,8 @@ pub struct Ask {
     /// Status.
     #[serde(default = "ok")]
     pub status: u16,
-    /// Headers of the answer; `:certificate` is the server's.
+    /// Headers of the answer; `:certificate` is the server's, `:body-length` that of the body, in
+    /// bytes, when it is unpacked.
     #[serde(default)]
     pub answer: BTreeMap<String, Option<String>>,
     /// Who answered.
@@ -170,8 +171,10 @@ impl Ask {
         if self.statuses.is_empty() && answer.status != self.status {
             all.push(format!("status {}, not {}", answer.status, self.status));
         }
+        let length = answer.body.len().to_string();
         for (key, expected) in &self.answer {
             let values: Vec<_> = match key.as_str() {
+                ":body-length" => vec![length.as_str()],
                 ":certificate" => answer.certificate.into_iter().collect(),
                 key => answer.header(key).collect(),
             };

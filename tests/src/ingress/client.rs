@@ -3,7 +3,9 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    process::{Command, Stdio},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -164,8 +166,32 @@ fn read(input: &mut impl BufRead, is_head: bool) -> io::Result<Answer> {
     } else {
         input.read_to_end(&mut body)?;
     }
+    if answer
+        .header("content-encoding")
+        .any(|coding| coding == "gzip")
+    {
+        body = unpack(&body)?;
+    }
     answer.body = String::from_utf8_lossy(&body).into_owned();
     Ok(answer)
+}
+
+/// By a program that the proxy does not have in it.
+fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gzip = Command::new("gzip")
+        .arg("-dc")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = gzip.stdin.take().ok_or_else(|| malformed("no input"))?;
+    let output = thread::scope(|scope| {
+        scope.spawn(move || input.write_all(packed));
+        gzip.wait_with_output()
+    })?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(malformed("what gzip has not written")),
+    }
 }
 
 fn chunks(input: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {

@@ -68,6 +68,11 @@ const ANNOTATIONS: &[(&str, &str, Value)] = &[
 const KEYS: &[(&str, &str, Value)] = &[
     ("client_body_timeout", "client-body-timeout", Seconds),
     ("client_header_timeout", "client-header-timeout", Seconds),
+    ("gzip", "use-gzip", Flag),
+    ("gzip_comp_level", "gzip-level", Same),
+    ("gzip_disable", "gzip-disable", Same),
+    ("gzip_min_length", "gzip-min-length", Same),
+    ("gzip_types", "gzip-types", Same),
     (
         "http2_max_concurrent_streams",
         "http2-max-concurrent-streams",
@@ -106,6 +111,7 @@ const NOWHERE: &[(&str, &str)] = &[
         "large-client-header-buffers of the ConfigMap counts",
     ),
     ("error_log", "the proxy's flags say what it logs"),
+    ("gzip_", "use-gzip does what ingress-nginx sets it to"),
     ("proxy_buffer", "answers stream through the proxy"),
     ("proxy_busy_buffers", "answers stream through the proxy"),
     (
@@ -135,7 +141,7 @@ const BACKEND: &[(&str, &str)] = &[
     ("body_filter_by_lua", "Lua is not run"),
     (
         "brotli",
-        "answers are not compressed; backends may compress theirs",
+        "answers are compressed by gzip, with use-gzip of the ConfigMap; backends may compress theirs",
     ),
     ("content_by_lua", "Lua is not run"),
     (
@@ -143,10 +149,6 @@ const BACKEND: &[(&str, &str)] = &[
         "times of caches are not set; custom-headers may set a Cache-Control",
     ),
     ("geoip", "there are no variables of places"),
-    (
-        "gzip",
-        "answers are not compressed; backends may compress theirs",
-    ),
     ("header_filter_by_lua", "Lua is not run"),
     ("log_by_lua", "Lua is not run"),
     ("limit_except", "methods are not told apart"),

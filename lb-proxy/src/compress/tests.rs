@@ -1,0 +1,215 @@
+use std::{collections::VecDeque, convert::Infallible, io::Read as _};
+
+use flate2::read::GzDecoder;
+use http::{Response, StatusCode};
+use lb_route::globals::Globals;
+
+use super::*;
+
+fn gzip() -> Gzip {
+    Gzip {
+        on: true,
+        ..Globals::default().gzip
+    }
+}
+
+fn head(status: u16, headers: &[(&str, &str)]) -> Parts {
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    for (name, value) in headers {
+        let name: HeaderName = name.parse().unwrap();
+        answer.headers_mut().append(name, value.parse().unwrap());
+    }
+    answer.into_parts().0
+}
+
+#[test]
+fn some_answers_are_meant() {
+    let html = ("content-type", "text/html; charset=utf-8");
+    let png = ("content-type", "image/png");
+    let cases: &[(u16, &[(&str, &str)], Option<u64>, bool)] = &[
+        (200, &[html], None, true),
+        (200, &[html], Some(256), true),
+        (200, &[html], Some(255), false),
+        (403, &[html], None, true),
+        (404, &[html], None, true),
+        (201, &[html], None, false),
+        (206, &[html], None, false),
+        (304, &[html], None, false),
+        (500, &[html], None, false),
+        (200, &[("content-type", "Application/JSON")], None, true),
+        (200, &[("content-type", "text/css;a=b")], None, true),
+        (200, &[png], None, false),
+        (200, &[("content-type", "text/htmlx")], None, false),
+        (200, &[("content-type", "")], None, false),
+        (200, &[], None, false),
+        (200, &[html, ("content-encoding", "br")], None, false),
+        (200, &[html, ("content-encoding", "")], None, true),
+        (200, &[html, ("cache-control", "public")], None, true),
+        (
+            200,
+            &[html, ("cache-control", "public, No-Transform")],
+            None,
+            false,
+        ),
+    ];
+    for (status, headers, length, expected) in cases {
+        let parts = head(*status, headers);
+        let found = is_meant(&gzip(), &Method::GET, &parts, *length);
+        assert_eq!(found, *expected, "{status} {headers:?} {length:?}");
+        assert!(!is_meant(&gzip(), &Method::HEAD, &parts, *length));
+    }
+    let any = Gzip {
+        types: ["*".to_owned()].into(),
+        ..gzip()
+    };
+    assert!(is_meant(&any, &Method::GET, &head(200, &[png]), None));
+    assert!(!is_meant(&any, &Method::GET, &head(200, &[]), None));
+}
+
+#[test]
+fn clients_say_what_they_take() {
+    let cases: &[(&[&str], bool)] = &[
+        (&["gzip"], true),
+        (&["deflate, GZIP;q=0.5, br"], true),
+        (&["deflate", "gzip; q=1"], true),
+        (&["br,gzip"], true),
+        (&["gzip;q=0"], false),
+        (&["gzip;q=0.000, br"], false),
+        (&["gzip;q=nonsense"], false),
+        (&["xgzip"], false),
+        (&["gzipx"], false),
+        (&["*"], false),
+        (&[""], false),
+        (&[], false),
+    ];
+    for (values, expected) in cases {
+        let headers: Vec<_> = values.iter().map(|v| ("accept-encoding", *v)).collect();
+        let parts = head(200, &headers);
+        assert_eq!(accepts(&parts.headers), *expected, "{values:?}");
+    }
+}
+
+#[test]
+fn a_tag_is_weak() {
+    let cases = [
+        ("\"a\"", Some("W/\"a\"")),
+        ("W/\"a\"", Some("W/\"a\"")),
+        ("a", None),
+    ];
+    for (tag, expected) in cases {
+        let mut parts = head(200, &[("etag", tag)]);
+        weaken(&mut parts.headers);
+        let found = parts.headers.get(ETAG);
+        assert_eq!(found.map(|v| v.to_str().unwrap()), expected, "{tag}");
+    }
+}
+
+#[test]
+fn caches_are_told_once() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["Accept-Encoding"]),
+        (&["Origin"], &["Origin", "Accept-Encoding"]),
+        (&["Origin, accept-encoding"], &["Origin, accept-encoding"]),
+        (&["*"], &["*"]),
+    ];
+    for (values, expected) in cases {
+        let headers: Vec<_> = values.iter().map(|v| ("vary", *v)).collect();
+        let mut parts = head(200, &headers);
+        vary(&mut parts.headers);
+        let found: Vec<_> = parts.headers.get_all(VARY).iter().collect();
+        assert_eq!(found, *expected);
+    }
+}
+
+/// What a body does next.
+enum Step {
+    Data(Vec<u8>),
+    Wait,
+    Trailers,
+}
+
+/// Frames of a body of these steps; what is waited for comes at the next poll.
+fn frames(steps: Vec<Step>) -> Vec<Poll<Option<Frame<Bytes>>>> {
+    let mut steps = VecDeque::from(steps);
+    let mut compress = Compress::new(1);
+    let mut all = Vec::new();
+    while !compress.is_over() {
+        let polled = compress.poll(|| match steps.pop_front() {
+            Some(Step::Data(data)) => {
+                Poll::Ready(Some(Ok::<_, Infallible>(Frame::data(data.into()))))
+            }
+            Some(Step::Wait) => Poll::Pending,
+            Some(Step::Trailers) => Poll::Ready(Some(Ok(Frame::trailers(HeaderMap::new())))),
+            None => Poll::Ready(None),
+        });
+        all.push(polled.map(|frame| frame.map(Result::unwrap)));
+    }
+    let end = compress.poll(|| Poll::<Option<Result<_, Infallible>>>::Pending);
+    assert!(matches!(end, Poll::Ready(None)));
+    all
+}
+
+fn data(frames: &[Poll<Option<Frame<Bytes>>>]) -> Vec<u8> {
+    let frames = frames.iter().filter_map(|polled| match polled {
+        Poll::Ready(Some(frame)) => frame.data_ref(),
+        _ => None,
+    });
+    frames.flat_map(|data| data.to_vec()).collect()
+}
+
+/// All that can be read of so much.
+fn read(packed: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    let mut decoder = GzDecoder::new(packed);
+    let mut buffer = [0; 512];
+    while let Ok(count @ 1..) = decoder.read(&mut buffer) {
+        found.extend_from_slice(&buffer[..count]);
+    }
+    found
+}
+
+#[test]
+fn a_body_comes_out_as_it_went_in() {
+    let noise: Vec<u8> = (0..200_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    for pieces in [
+        vec![],
+        vec![b"hello".to_vec()],
+        vec![noise.clone(), vec![b'x'; 3_000_000], noise],
+    ] {
+        let whole = pieces.concat();
+        let frames = frames(pieces.into_iter().map(Step::Data).collect());
+        let packed = data(&frames);
+        let mut found = Vec::new();
+        GzDecoder::new(&packed[..])
+            .read_to_end(&mut found)
+            .expect("it is whole");
+        assert!(found == whole, "{} bytes of {}", found.len(), whole.len());
+    }
+}
+
+#[test]
+fn what_is_there_is_not_held_back() {
+    let frames = frames(vec![
+        Step::Data(b"one".to_vec()),
+        Step::Wait,
+        Step::Wait,
+        Step::Data(b"two".to_vec()),
+        Step::Wait,
+        Step::Trailers,
+    ]);
+    let kinds: Vec<_> = frames
+        .iter()
+        .map(|polled| match polled {
+            Poll::Pending => "waits",
+            Poll::Ready(Some(frame)) if frame.is_data() => "data",
+            Poll::Ready(Some(_)) => "trailers",
+            Poll::Ready(None) => "end",
+        })
+        .collect();
+    assert_eq!(kinds, ["data", "waits", "data", "data", "trailers"]);
+    assert_eq!(read(&data(&frames[..1])), b"one");
+    assert_eq!(read(&data(&frames[..3])), b"onetwo");
+}
