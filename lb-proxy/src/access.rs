@@ -2,9 +2,12 @@
 
 mod basic;
 mod external;
+mod kept;
 
 use http::{HeaderValue, StatusCode};
 use lb_route::{action::Forward, limits::Refused, settings::OverallLimit};
+
+pub(crate) use kept::Kept;
 
 use crate::{answer::Refusal, exchange::Exchange, forward::Extra, upstream::Connect};
 

@@ -10,11 +10,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::{Response, Uri};
 use lb_route::{
     Table,
     action::{Action, Endpoints, Upstream},
     limits::Limiter,
     request::{Client, Head},
+    settings::{Forwarding, UpstreamTls},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,12 +24,13 @@ use tokio::{
 };
 
 use crate::{
+    access::Kept,
     choose::Averages,
     client::{self, Draining, Peer},
     options::Options,
     peers::Together,
     record::Observe,
-    upstream::{Connect, Names, Pool},
+    upstream::{Connect, Download, Names, Pool, Question, Target},
 };
 
 /// Says what becomes of requests.
@@ -68,6 +71,7 @@ pub struct Proxy<C: Connect> {
     pub(crate) limiter: Limiter,
     pub(crate) together: Arc<Together>,
     pub(crate) averages: Averages,
+    pub(crate) kept: Kept,
     pub(crate) draining: Draining,
     connections: AtomicU64,
     beginning: Instant,
@@ -90,6 +94,7 @@ impl<C: Connect> Proxy<C> {
             limiter: Limiter::default(),
             together: Arc::default(),
             averages: Averages::default(),
+            kept: Kept::default(),
             beginning: Instant::now(),
             draining: Draining::default(),
             connections: AtomicU64::new(0),
@@ -130,6 +135,48 @@ impl<C: Connect> Proxy<C> {
         self.pool.keep(is_there);
         self.averages.keep(table.upstreams(), self.clock());
         self.pool.set_options(table.into());
+    }
+
+    /// Asks a server by its address, once, with the timeouts of a path.
+    ///
+    /// # Errors
+    /// There is no answer, and why.
+    pub(crate) async fn ask(
+        &self,
+        uri: &Uri,
+        question: &Question,
+        settings: &Forwarding,
+    ) -> Result<Response<Download<C>>, String> {
+        let target = self.server(uri).await?;
+        let answer = self.pool.question(target, question, settings).await;
+        answer.map_err(|failed| format!("{:?}", failed.what))
+    }
+
+    /// Where a server is.
+    async fn server(&self, uri: &Uri) -> Result<Target<C::Tls>, String> {
+        let host = uri.host().ok_or_else(|| format!("{uri} has no host"))?;
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let addresses = self.names.resolve(host, port).await;
+        let addresses = addresses.map_err(|error| format!("{host}: {error}"))?;
+        let address = *addresses
+            .first()
+            .ok_or_else(|| format!("{host} has no address"))?;
+        // `proxy_ssl_server_name on`, and nothing is verified.
+        let wanted = UpstreamTls {
+            name: Some(host.to_owned()),
+            server_name: true,
+            ..UpstreamTls::default()
+        };
+        let tls = https.then(|| self.pool.connector().tls(&wanted, None, false, host));
+        let tls = tls
+            .transpose()
+            .map_err(|error| format!("{host}: {error}"))?;
+        Ok(Target {
+            address,
+            h2: false,
+            tls,
+        })
     }
 
     /// The limits that count for all proxies together: [`crate::peers::Peers`] tells others of

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use common::{
     Site,
@@ -12,7 +12,7 @@ use common::{
 use lb_route::{
     htpasswd::Users,
     input::Name,
-    settings::{BasicAuth, ExternalAuth, Limits, Settings},
+    settings::{AuthCache, BasicAuth, ExternalAuth, Limits, Settings},
     variables::Template,
 };
 
@@ -27,6 +27,7 @@ fn external(address: SocketAddr) -> ExternalAuth {
         request_redirect: None,
         always_set_cookie: false,
         proxy_set_headers: None,
+        cache: None,
     }
 }
 
@@ -89,6 +90,59 @@ async fn another_server_lets_a_client_in() {
     // Its connection is kept.
     proxy.get("/").await;
     assert_eq!(auth.connections.get(), 1);
+}
+
+#[tokio::test]
+async fn what_another_server_has_said_is_kept() {
+    let backend = Backend::plain().await;
+    let auth = Backend::new(|got| {
+        let wanted = header(got.text, "x-wanted").unwrap_or("200");
+        let user = header(got.text, "authorization").unwrap_or("nobody");
+        Do::Send(format!(
+            "HTTP/1.1 {wanted} X\r\nContent-Length: 0\r\nX-User: {user}\r\n\r\n"
+        ))
+    })
+    .await;
+    let minute = Duration::from_secs(60);
+    let external = ExternalAuth {
+        cache: Some(AuthCache {
+            key: Template::parse("$http_authorization").unwrap(),
+            times: vec![(vec![200], minute), (vec![401], minute)],
+        }),
+        ..external(auth.address)
+    };
+    let site = Site::new(&[backend.address]).with(|settings| with_external(settings, external));
+    let proxy = site.start().await;
+    // Who asks, what the server would say, what it says, and how often it was asked.
+    let cases = [
+        ("ann", 200, 200, 1),
+        ("ann", 401, 200, 1),
+        ("bob", 401, 401, 2),
+        ("bob", 200, 401, 2),
+        ("ann", 403, 200, 2),
+        ("eve", 403, 403, 3),
+        ("eve", 200, 200, 4),
+        // Those who say nothing of who they are are not one.
+        ("", 200, 200, 5),
+        ("", 401, 401, 6),
+    ];
+    for (user, wanted, expected, asked) in cases {
+        let authorization = match user {
+            "" => String::new(),
+            user => format!("Authorization: {user}\r\n"),
+        };
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: site\r\nX-Wanted: {wanted}\r\n{authorization}Connection: close\r\n\r\n"
+        );
+        let answer = proxy.all(request.as_bytes()).await;
+        assert_eq!(status(&answer), expected, "{user} {wanted}");
+        assert_eq!(auth.requests().len(), asked, "{user} {wanted}");
+        if expected == 200 && !user.is_empty() {
+            let requests = backend.requests();
+            let last = requests.last().expect("it was asked");
+            assert_eq!(header(last, "x-user"), Some(user));
+        }
+    }
 }
 
 #[tokio::test]

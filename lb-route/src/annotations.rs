@@ -35,7 +35,9 @@ use crate::{
 use reader::Reader;
 
 // Values that the ConfigMap has too.
-pub(crate) use external::{method as auth_method, url as auth_url};
+pub(crate) use external::{
+    auth_cache, method as auth_method, times as auth_cache_times, url as auth_url,
+};
 pub(crate) use limits::{after as rate_after, rate};
 pub(crate) use redirect::redirect_pair;
 pub(crate) use upstream::{balance, body_size, is_http10};

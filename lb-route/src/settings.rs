@@ -264,6 +264,27 @@ pub struct ExternalAuth {
     pub always_set_cookie: bool,
     /// ConfigMap with more headers of the question.
     pub proxy_set_headers: Option<Name>,
+    /// Which of its answers are kept.
+    pub cache: Option<AuthCache>,
+}
+
+/// Answers of a server that are kept, so that it is not asked again.
+#[derive(Clone, Debug)]
+pub struct AuthCache {
+    /// What they are kept by, of each path for itself (`auth-cache-key`).
+    pub key: Template,
+    /// Statuses, and how long answers with them are (`auth-cache-duration`). The first that a
+    /// status is in counts.
+    pub times: Vec<(Vec<u16>, Duration)>,
+}
+
+impl AuthCache {
+    /// How long an answer is kept that does not say it itself.
+    pub fn time(&self, status: StatusCode) -> Option<Duration> {
+        let mut times = self.times.iter();
+        let found = times.find(|(statuses, _)| statuses.contains(&status.as_u16()));
+        found.map(|(_, time)| *time)
+    }
 }
 
 /// `limit-*`.

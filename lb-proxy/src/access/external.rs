@@ -1,25 +1,23 @@
 //! Another server is asked whether a client may ask (`auth-url`): with the head of its request, and
 //! without the body (nginx.tmpl of ingress-nginx, the location of an `$authPath`).
 
+use std::sync::Arc;
+
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
+    response::Parts,
 };
-use lb_route::{
-    action::Forward,
-    context::Context,
-    settings::{ExternalAuth, UpstreamTls},
-    variables::escaped,
-};
+use lb_route::{action::Forward, context::Context, settings::ExternalAuth, variables::escaped};
 use tokio::time::Instant;
 
 use crate::{
-    access::{Cookies, Granted},
+    access::{Cookies, Granted, kept},
     answer::Refusal,
     exchange::Exchange,
     headers,
     record::Asked,
-    upstream::{Connect, Download, Question, Target},
+    upstream::{Connect, Download, Question},
 };
 
 impl<C: Connect> Exchange<C> {
@@ -32,32 +30,23 @@ impl<C: Connect> Exchange<C> {
         forward: &Forward,
         settings: &ExternalAuth,
     ) -> Result<Granted, Refusal> {
-        let answer = match self.ask_server(forward, settings).await {
-            Ok(answer) => {
-                let (head, body) = answer.into_parts();
-                body.discard().await;
-                Response::from_parts(head, ())
-            }
+        let answer = match self.answer(forward, settings).await {
+            Ok(answer) => answer,
             Err(error) => {
                 let ingress = &forward.location.ingress;
                 tracing::warn!(%ingress, %error, "the server of auth-url does not answer");
                 return Err(StatusCode::INTERNAL_SERVER_ERROR.into());
             }
         };
-        if !answer.status().is_success() {
+        if !answer.status.is_success() {
             return Err(refusal(settings, &answer));
         }
         let wanted = settings.response_headers.iter();
-        let found = wanted.map(|name| (name.clone(), answer.headers().get(name).cloned()));
+        let found = wanted.map(|name| (name.clone(), answer.headers.get(name).cloned()));
         Ok(Granted {
             headers: found.collect(),
             cookies: Cookies {
-                values: answer
-                    .headers()
-                    .get_all(SET_COOKIE)
-                    .iter()
-                    .cloned()
-                    .collect(),
+                values: answer.headers.get_all(SET_COOKIE).iter().cloned().collect(),
                 always: settings.always_set_cookie,
             },
         })
@@ -84,6 +73,33 @@ impl<C: Connect> Exchange<C> {
         }
     }
 
+    /// What the server says, or has said to one that is alike. A request with an empty key is like
+    /// no other: ingress-nginx would take all clients who say nothing of who they are for one.
+    async fn answer(
+        &mut self,
+        forward: &Forward,
+        settings: &ExternalAuth,
+    ) -> Result<Arc<Parts>, String> {
+        let kept = settings.cache.as_ref().and_then(|cache| {
+            let alike = cache.key.fill(&self.entry.record.context(forward));
+            let key = || kept::key(&forward.location, settings, &alike);
+            (!alike.is_empty()).then(|| (cache, key()))
+        });
+        let found = kept
+            .as_ref()
+            .and_then(|(_, key)| self.visit.proxy.kept.find(key));
+        if let Some(answer) = found {
+            return Ok(answer);
+        }
+        let (answer, body) = self.ask_server(forward, settings).await?.into_parts();
+        body.discard().await;
+        let answer = Arc::new(answer);
+        if let Some((cache, key)) = kept {
+            self.visit.proxy.kept.keep(key, cache, &answer);
+        }
+        Ok(answer)
+    }
+
     async fn ask_server(
         &mut self,
         forward: &Forward,
@@ -97,7 +113,8 @@ impl<C: Connect> Exchange<C> {
         let span = record.next_span();
         record.pass_trace_on(&mut question.headers, span);
         let begun = Instant::now();
-        let answer = self.ask(&uri, &question, forward).await;
+        let patience = &forward.location.settings.upstream;
+        let answer = self.visit.proxy.ask(&uri, &question, patience).await;
         let since = self.entry.until(begun);
         if let Some((span, trace)) = span.zip(self.entry.record.trace.as_mut()) {
             trace.questions.push(Asked {
@@ -110,47 +127,6 @@ impl<C: Connect> Exchange<C> {
             });
         }
         answer.map_err(|error| format!("{url}: {error}"))
-    }
-
-    async fn ask(
-        &self,
-        uri: &Uri,
-        question: &Question,
-        forward: &Forward,
-    ) -> Result<Response<Download<C>>, String> {
-        let target = self.server(uri).await?;
-        let pool = &self.visit.proxy.pool;
-        let patience = &forward.location.settings.upstream;
-        let answer = pool.question(target, question, patience).await;
-        answer.map_err(|failed| format!("{:?}", failed.what))
-    }
-
-    /// Where the server is.
-    async fn server(&self, uri: &Uri) -> Result<Target<C::Tls>, String> {
-        let host = uri.host().ok_or_else(|| format!("{uri} has no host"))?;
-        let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let proxy = &self.visit.proxy;
-        let addresses = proxy.names.resolve(host, port).await;
-        let addresses = addresses.map_err(|error| format!("{host}: {error}"))?;
-        let address = *addresses
-            .first()
-            .ok_or_else(|| format!("{host} has no address"))?;
-        // `proxy_ssl_server_name on`, and nothing is verified.
-        let wanted = UpstreamTls {
-            name: Some(host.to_owned()),
-            server_name: true,
-            ..UpstreamTls::default()
-        };
-        let tls = https.then(|| proxy.pool.connector().tls(&wanted, None, false, host));
-        let tls = tls
-            .transpose()
-            .map_err(|error| format!("{host}: {error}"))?;
-        Ok(Target {
-            address,
-            h2: false,
-            tls,
-        })
     }
 
     fn question(
@@ -223,10 +199,10 @@ fn chain(forward: &Forward) -> Option<&str> {
 
 /// What a client gets that may not ask. Other answers of the server than 401 and 403 are errors
 /// (`ngx_http_auth_request_handler`).
-fn refusal(settings: &ExternalAuth, answer: &Response<()>) -> Refusal {
-    let status = answer.status();
+fn refusal(settings: &ExternalAuth, answer: &Parts) -> Refusal {
+    let status = answer.status;
     let of = |name: HeaderName| {
-        let values = answer.headers().get_all(&name).iter();
+        let values = answer.headers.get_all(&name).iter();
         let pairs = values.map(|value| (name.clone(), value.clone()));
         pairs.collect::<Vec<_>>()
     };

@@ -1,12 +1,12 @@
 //! Another server that is asked whether a request may pass.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 
 use super::{Group, Reader, Risk::*, accepted, refused, served};
 use crate::{
-    settings::ExternalAuth,
+    settings::{AuthCache, ExternalAuth},
     values::{self, Parsed},
     variables::Template,
 };
@@ -56,15 +56,15 @@ pub(super) const GROUP: Group = Group {
             Low,
             "false: the ConfigMap's global-auth-url does not count for the Ingress.",
         ),
-        accepted(
+        served(
             "auth-cache-key",
             Medium,
-            "the server is asked for every request.",
+            "What answers of the server are kept by; an empty one is asked for every time.",
         ),
-        accepted(
+        served(
             "auth-cache-duration",
             Medium,
-            "the server is asked for every request.",
+            "Statuses and how long answers with them are kept: 200 202 401 5m.",
         ),
         accepted(
             "auth-keepalive",
@@ -96,7 +96,7 @@ pub(super) const GROUP: Group = Group {
     read,
 };
 
-const COMPANIONS: [&str; 7] = [
+const COMPANIONS: [&str; 9] = [
     "auth-method",
     "auth-signin",
     "auth-signin-redirect-param",
@@ -104,6 +104,8 @@ const COMPANIONS: [&str; 7] = [
     "auth-request-redirect",
     "auth-always-set-cookie",
     "auth-proxy-set-headers",
+    "auth-cache-key",
+    "auth-cache-duration",
 ];
 
 fn read(reader: &mut Reader<'_>) {
@@ -149,6 +151,11 @@ fn own(reader: &mut Reader<'_>) -> Option<ExternalAuth> {
     let (own, others) = (&*reader.ingress.namespace, reader.globals.cross_namespace);
     let object = |value| values::object(value, own, others);
     let more = reader.guard("auth-proxy-set-headers", object);
+    let cache = auth_cache(
+        reader.value("auth-cache-key", values::template),
+        reader.has("auth-cache-duration"),
+        reader.value("auth-cache-duration", times),
+    );
     let (url, host) = url?;
     Some(ExternalAuth {
         url,
@@ -160,7 +167,42 @@ fn own(reader: &mut Reader<'_>) -> Option<ExternalAuth> {
         request_redirect: redirect,
         always_set_cookie: always.unwrap_or(false),
         proxy_set_headers: more,
+        cache,
     })
+}
+
+/// What is kept, by a key and its times; nothing without a key, or with times that cannot be read.
+pub(crate) fn auth_cache(
+    key: Option<Template>,
+    has_times: bool,
+    times: Option<Vec<(Vec<u16>, Duration)>>,
+) -> Option<AuthCache> {
+    const USUAL: ([u16; 3], Duration) = ([200, 202, 401], Duration::from_secs(300));
+    let times = match has_times {
+        true => times?,
+        false => vec![(USUAL.0.to_vec(), USUAL.1)],
+    };
+    key.map(|key| AuthCache { key, times })
+}
+
+/// Statuses and a time, and more of them after commas (`ParseStringToCacheDurations`). Without a
+/// status they are those of `proxy_cache_valid`.
+pub(crate) fn times(value: &str) -> Parsed<Vec<(Vec<u16>, Duration)>> {
+    let one = |part: &str| {
+        let mut words: Vec<_> = part.split_whitespace().collect();
+        let time = words
+            .pop()
+            .filter(|word| !word.ends_with(char::is_numeric))?;
+        let time = values::time(time).ok()?;
+        let status = |word: &&str| word.parse::<u16>().ok().filter(|s| (100..600).contains(s));
+        let statuses: Vec<u16> = words.iter().map(status).collect::<Option<_>>()?;
+        Some(match statuses.is_empty() {
+            true => (vec![200, 301, 302], time),
+            false => (statuses, time),
+        })
+    };
+    let all = value.split(',').map(one).collect::<Option<_>>();
+    all.ok_or("statuses and a time, such as 200 202 10m, and more of them after commas".into())
 }
 
 /// The address of a server, and its host.

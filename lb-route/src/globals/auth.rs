@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
-use super::{Globals, Key, accepted, put, refused, served, trouble};
+use super::{Globals, Key, put, refused, served, trouble};
 use crate::{
     annotations::{self, Risk},
     settings::ExternalAuth,
@@ -89,13 +89,15 @@ pub(super) const KEYS: &[Key] = &[
         "Whether the server's cookies are set in answers with errors too: false.",
         later,
     ),
-    accepted(
+    served(
         "global-auth-cache-key",
-        "the server is asked for every request.",
+        "What answers of the server are kept by; an empty one is asked for every time: none.",
+        later,
     ),
-    accepted(
+    served(
         "global-auth-cache-duration",
-        "the server is asked for every request.",
+        "Statuses and how long answers with them are kept: 200 202 401 5m.",
+        later,
     ),
     refused(
         "global-auth-snippet",
@@ -255,6 +257,11 @@ impl<'a> Keys<'a> {
         let parameter = self.value("global-auth-signin-redirect-param", parameter);
         let always = self.value("global-auth-always-set-cookie", values::flag);
         let headers = self.guard("global-auth-response-headers", values::headers)?;
+        let cache = annotations::auth_cache(
+            self.value("global-auth-cache-key", values::template),
+            self.text("global-auth-cache-duration").is_some(),
+            self.value("global-auth-cache-duration", annotations::auth_cache_times),
+        );
         Ok(ExternalAuth {
             url,
             host,
@@ -265,6 +272,7 @@ impl<'a> Keys<'a> {
             request_redirect: self.value("global-auth-request-redirect", values::template),
             always_set_cookie: always.unwrap_or(false),
             proxy_set_headers: None,
+            cache,
         })
     }
 }
