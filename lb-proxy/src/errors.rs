@@ -1,6 +1,7 @@
 //! Errors that another backend answers (`custom-http-errors`, `default-backend`; nginx.tmpl of
 //! ingress-nginx, `CUSTOM_ERRORS`).
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, Uri, header::HOST};
 use lb_route::{action::Forward, error_headers};
 
@@ -88,6 +89,7 @@ impl<C: Connect> Exchange<C> {
             method: if head { Method::HEAD } else { Method::GET },
             uri: uri.unwrap_or(Uri::from_static("/")),
             headers,
+            body: Bytes::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{CONTENT_LENGTH, SET_COOKIE, USER_AGENT},
@@ -61,6 +62,9 @@ impl<C: Connect> Exchange<C> {
             return Err(StatusCode::SERVICE_UNAVAILABLE.into());
         }
         let body = self.body(forward).await?;
+        if let Some(mirror) = &forward.location.settings.mirror {
+            self.mirror(forward, mirror, body.as_ref());
+        }
         let settings = &forward.location.settings.upstream;
         let h2 = is_h2(settings.protocol);
         let length = self.length(body.as_ref());
@@ -91,8 +95,11 @@ impl<C: Connect> Exchange<C> {
         let patience = self.options().client.body_timeout;
         let body = Shared::new(incoming, settings.body_size, patience);
         self.entry.set_body(body.clone());
-        // Calls of gRPC are streams: nginx buffers none of them (ngx_http_grpc_module).
-        if settings.upstream.request_buffering && !is_h2(settings.upstream.protocol) {
+        // Calls of gRPC are streams: nginx buffers none of them (ngx_http_grpc_module). What is
+        // copied is read first in any case (ngx_http_mirror_module).
+        let is_copied = settings.mirror.as_ref().is_some_and(|mirror| mirror.body);
+        let is_read = settings.upstream.request_buffering || is_copied;
+        if is_read && !is_h2(settings.upstream.protocol) {
             body.fill().await?;
         }
         Ok(Some(body).filter(|body| body.length() != Some(0)))
@@ -278,7 +285,7 @@ impl<C: Connect> Exchange<C> {
 
     fn upload(&self, plan: &Plan<'_, C>) -> Upload {
         let Some(body) = &plan.body else {
-            return Upload::Empty;
+            return Upload::Whole(Bytes::new());
         };
         body.begin();
         Upload::From {

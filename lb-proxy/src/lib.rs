@@ -20,6 +20,7 @@ mod exchange;
 mod forward;
 mod headers;
 pub mod listen;
+mod mirror;
 mod options;
 mod pace;
 pub mod peers;

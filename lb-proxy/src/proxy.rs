@@ -20,6 +20,7 @@ use lb_route::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     time::Instant,
 };
 
@@ -62,6 +63,9 @@ impl<D: Decide> Decide for ArcSwap<D> {
     }
 }
 
+/// Copies of requests that are under way at most: others are left out.
+const COPIES: usize = 1_000;
+
 /// The data path: serves connections of clients.
 pub struct Proxy<C: Connect> {
     pub(crate) decide: Arc<dyn Decide>,
@@ -72,6 +76,8 @@ pub struct Proxy<C: Connect> {
     pub(crate) together: Arc<Together>,
     pub(crate) averages: Averages,
     pub(crate) kept: Kept,
+    /// Copies of requests that may be under way.
+    pub(crate) copies: Arc<Semaphore>,
     pub(crate) draining: Draining,
     connections: AtomicU64,
     beginning: Instant,
@@ -95,6 +101,7 @@ impl<C: Connect> Proxy<C> {
             together: Arc::default(),
             averages: Averages::default(),
             kept: Kept::default(),
+            copies: Arc::new(Semaphore::new(COPIES)),
             beginning: Instant::now(),
             draining: Draining::default(),
             connections: AtomicU64::new(0),

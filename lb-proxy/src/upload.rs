@@ -134,6 +134,13 @@ impl Shared {
         source.whole = false;
     }
 
+    /// All of it, if it has come, and is kept.
+    pub(crate) fn copy(&self) -> Option<Bytes> {
+        let source = self.lock();
+        let is_all = source.ended && source.whole && source.failed.is_none();
+        is_all.then(|| source.kept.concat().into())
+    }
+
     /// Its length, if it has all come.
     pub(crate) fn length(&self) -> Option<u64> {
         let source = self.lock();
@@ -268,8 +275,8 @@ fn cause(error: &hyper::Error) -> Cause {
 /// The body of one attempt.
 #[derive(Debug)]
 pub(crate) enum Upload {
-    /// There is none.
-    Empty,
+    /// All of it; none, if it has no bytes.
+    Whole(Bytes),
     /// That of a client.
     From {
         /// It.
@@ -289,13 +296,17 @@ impl Body for Upload {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        let Self::From {
-            source,
-            sent,
-            trailers,
-        } = self.get_mut()
-        else {
-            return Poll::Ready(None);
+        let (source, sent, trailers) = match self.get_mut() {
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                let data = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                return Poll::Ready(data);
+            }
+            Self::From {
+                source,
+                sent,
+                trailers,
+            } => (source, sent, trailers),
         };
         let mut source = source.lock();
         match ready!(source.poll_next(cx, *sent)) {
@@ -313,7 +324,7 @@ impl Body for Upload {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::From {
                 source,
                 sent,
@@ -332,7 +343,7 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // The header tells.
             Self::From { .. } => SizeHint::default(),
         }

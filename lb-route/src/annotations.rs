@@ -14,6 +14,7 @@ mod errors;
 mod external;
 mod host;
 mod limits;
+mod mirror;
 mod reader;
 mod redirect;
 mod refused;
@@ -60,6 +61,7 @@ pub const GROUPS: &[Group] = &[
     cors::GROUP,
     limits::GROUP,
     errors::GROUP,
+    mirror::GROUP,
     traces::GROUP,
     host::GROUP,
     refused::GROUP,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub cors: Option<Cors>,
     /// Who answers errors in the backend's place.
     pub errors: Errors,
+    /// Who gets copies of requests.
+    pub mirror: Option<Mirror>,
     /// What is changed in the answers of backends.
     pub response: Response,
     /// Bytes that a request's body may have; `None` for any (`proxy-body-size`, 1 MiB).
@@ -285,6 +287,17 @@ impl AuthCache {
         let found = times.find(|(statuses, _)| statuses.contains(&status.as_u16()));
         found.map(|(_, time)| *time)
     }
+}
+
+/// Copies of requests, whose answers nobody waits for.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// The server that gets them (`mirror-target`).
+    pub url: Template,
+    /// Value of `Host` (`mirror-host`).
+    pub host: String,
+    /// Whether they have the body (`mirror-request-body`, on).
+    pub body: bool,
 }
 
 /// `limit-*`.

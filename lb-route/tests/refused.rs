@@ -40,9 +40,6 @@ const REFUSED: &[(&[(&str, &str)], bool)] = &[
     (&[("modsecurity-transaction-id", "$request_id")], false),
     (&[("fastcgi-index", "index.php")], false),
     (&[("fastcgi-params-configmap", "params")], false),
-    (&[("mirror-target", "https://m.example$request_uri")], false),
-    (&[("mirror-request-body", "on")], false),
-    (&[("mirror-host", "m.example")], false),
 ];
 
 #[test]

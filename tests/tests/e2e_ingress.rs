@@ -60,6 +60,11 @@ fn compression() {
 }
 
 #[test]
+fn mirror() {
+    check("mirror.yaml");
+}
+
+#[test]
 fn satisfy() {
     check("satisfy.yaml");
 }

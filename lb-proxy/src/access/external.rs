@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
@@ -186,6 +187,7 @@ impl<C: Connect> Exchange<C> {
             method: settings.method.clone().unwrap_or(Method::GET),
             uri: path.map_or(Uri::from_static("/"), Uri::from),
             headers,
+            body: Bytes::new(),
         }
     }
 }

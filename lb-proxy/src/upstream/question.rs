@@ -1,7 +1,8 @@
-//! Requests of the proxy's own, without a body.
+//! Requests of the proxy's own.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use lb_route::settings::Forwarding;
 
@@ -10,7 +11,7 @@ use crate::{
     upstream::{Connect, Download, Failed, How, Outgoing, Pool, Reply, Target, What},
 };
 
-/// A request without a body.
+/// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     /// Method.
@@ -19,11 +20,13 @@ pub(crate) struct Question {
     pub(crate) uri: Uri,
     /// Headers, that of the host among them.
     pub(crate) headers: HeaderMap,
+    /// Body, if it has bytes.
+    pub(crate) body: Bytes,
 }
 
 impl Question {
     fn outgoing(&self, settings: &Forwarding) -> Box<Outgoing> {
-        let mut request = Request::new(Upload::Empty);
+        let mut request = Request::new(Upload::Whole(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();

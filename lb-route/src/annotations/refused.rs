@@ -58,13 +58,6 @@ pub(super) const GROUP: Group = Group {
             Medium,
             "FastCGI is not spoken; put an HTTP server before the backend, and remove it.",
         ),
-        refused("mirror-target", High, "requests are not copied; remove it."),
-        refused(
-            "mirror-request-body",
-            Low,
-            "requests are not copied; remove it.",
-        ),
-        refused("mirror-host", High, "requests are not copied; remove it."),
     ],
     read,
 };

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -51,6 +51,9 @@ pub enum Kind {
     Auth,
     /// In any case as [`ANSWER`] would.
     Always(&'static str),
+    /// A request that has `/last` in its path, with the [`Seen`] of the last one before that has
+    /// not.
+    Last(Arc<Mutex<Option<Seen>>>),
     /// Never: nobody takes the connection.
     Full,
 }
@@ -126,6 +129,14 @@ fn requests(
         seen.body = String::from_utf8_lossy(&body).into_owned();
         seen.headers
             .extend(more.iter().map(|(k, v)| (k.clone(), v.clone())));
+        if let Kind::Last(last) = kind {
+            let mut last = last.lock().expect("nobody panics with it");
+            match (seen.target.contains("/last"), &*last) {
+                (true, Some(last)) => seen = last.clone(),
+                (true, None) => {}
+                (false, _) => *last = Some(seen.clone()),
+            }
+        }
         let goes_on = answer(stream.get_mut(), &wanted, &seen)?;
         if !goes_on || seen.version == "HTTP/1.0" {
             break;
@@ -138,7 +149,9 @@ fn requests(
 fn wanted(kind: &Kind, seen: &Seen) -> String {
     let sent = |name: &str| seen.headers.get(name).cloned();
     match kind {
-        Kind::Echo | Kind::Tls(_) | Kind::Full => sent(ANSWER).unwrap_or_else(|| "200".to_owned()),
+        Kind::Echo | Kind::Tls(_) | Kind::Last(_) | Kind::Full => {
+            sent(ANSWER).unwrap_or_else(|| "200".to_owned())
+        }
         Kind::Errors => sent("x-code").unwrap_or_else(|| "404".to_owned()),
         Kind::Always(wanted) => (*wanted).to_owned(),
         Kind::Auth => {

@@ -1,6 +1,6 @@
 //! Services that Ingresses of cases lead to, and who is behind them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Each Service with its endpoints, of which 99 is nobody.
-const SERVICES: [(&str, &[u8]); 23] = [
+const SERVICES: [(&str, &[u8]); 24] = [
     ("one", &[1]),
     ("two", &[2]),
     ("three", &[11, 12, 13]),
@@ -34,6 +34,7 @@ const SERVICES: [(&str, &[u8]); 23] = [
     ("secure", &[61]),
     ("mutual", &[62]),
     ("named", &[2]),
+    ("copies", &[72]),
 ];
 
 fn endpoint(last: u8) -> SocketAddr {
@@ -91,7 +92,7 @@ pub fn manifests() -> Vec<Value> {
 
 /// Serves all endpoints in the calling thread's namespace, and `three` by its own address too.
 pub fn serve(certificates: &Certificates) {
-    let all: [(&str, u8, Kind); 17] = [
+    let all: [(&str, u8, Kind); 18] = [
         ("one", 1, Kind::Echo),
         ("two", 2, Kind::Echo),
         ("three-11", 11, Kind::Echo),
@@ -108,6 +109,7 @@ pub fn serve(certificates: &Certificates) {
         ("garbage", 54, Kind::Always("200|!garbage")),
         ("full", 55, Kind::Full),
         ("unavailable", 56, Kind::Always("503")),
+        ("copies", 72, Kind::Last(Arc::default())),
         ("secure", 61, Kind::Tls(certificates.server(false))),
     ];
     for (name, last, kind) in all {
