@@ -219,10 +219,8 @@ impl<D: Dataplane> Core<D> {
     }
 
     /// Does what is due: plans and applies what changed, tries failed writes
-    /// again, tells about it. Returns whether everything was planned, and not only
-    /// what changed.
-    pub fn work(&mut self, now: Instant) -> bool {
-        let mut full = false;
+    /// again, tells about it.
+    pub fn work(&mut self, now: Instant) {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.ticks += 1;
@@ -242,18 +240,17 @@ impl<D: Dataplane> Core<D> {
         let behind = self.is_behind() || self.planner.has_pending();
         if self.store.synced() && behind && now >= self.not_before {
             let start = Instant::now();
-            full = self.round();
+            self.round();
             let took = start.elapsed();
             self.not_before = now + took + took.clamp(GATHER, GATHER_MAX);
         } else if self.retry_at.is_some_and(|at| now >= at) {
             self.apply(&Batch::default());
             self.settled();
         }
-        full
     }
 
-    /// Plans what changed, or everything (`true`), and applies it.
-    fn round(&mut self) -> bool {
+    /// Plans what changed, or everything, and applies it.
+    fn round(&mut self) {
         let start = Instant::now();
         if !self.planned {
             self.dataplane.begin();
@@ -297,7 +294,6 @@ impl<D: Dataplane> Core<D> {
             self.shared.health.synced();
             self.shared.metrics.synced.set(1);
         }
-        full
     }
 
     fn count(&self, touched: &Touched) {

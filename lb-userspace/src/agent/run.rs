@@ -352,8 +352,8 @@ async fn straight_line<D: Dataplane>(
             }
         }
         let now = Instant::now();
-        if now >= core.due() && core.work(now) {
-            give_memory_back();
+        if now >= core.due() {
+            core.work(now);
         }
         // The writer lives as long as this thread.
         if let Some(sign) = out.publisher.sign(&core, Instant::now()) {
@@ -367,15 +367,5 @@ async fn straight_line<D: Dataplane>(
                 let _ = out.files.send(File::Status(Box::new(status), names));
             }
         }
-    }
-}
-
-/// Reading and planning everything leaves much free memory scattered behind,
-/// which the allocator would keep.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only touches what is free, under the allocator's own locks.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
