@@ -33,12 +33,9 @@ impl<C: Connect> Exchange<C> {
         let underscores = self.options().client.underscores;
         let mut headers = headers::passed(&record.headers, underscores, 2);
         headers.insert(HOST, host);
-        let path = uri.path_and_query().cloned();
         let question = Question {
-            method: record.method.clone(),
-            uri: path.map_or(Uri::from_static("/"), Uri::from),
-            headers,
             body,
+            ..Question::to(&uri, record.method.clone(), headers)
         };
         let location = forward.location.clone();
         tokio::spawn(async move {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE},
@@ -182,13 +181,8 @@ impl<C: Connect> Exchange<C> {
         if let Ok(host) = HeaderValue::from_str(&settings.host) {
             headers.insert(HOST, host);
         }
-        let path = uri.path_and_query().cloned();
-        Question {
-            method: settings.method.clone().unwrap_or(Method::GET),
-            uri: path.map_or(Uri::from_static("/"), Uri::from),
-            headers,
-            body: Bytes::new(),
-        }
+        let method = settings.method.clone().unwrap_or(Method::GET);
+        Question::to(uri, method, headers)
     }
 }
 

@@ -188,6 +188,50 @@ mod tests {
         assert!(kept.find(&key(1)).is_some() && kept.find(&key(MOST)).is_some());
     }
 
+    /// A status, headers, and for how many seconds such an answer is kept.
+    type Case = (u16, &'static [(&'static str, &'static str)], Option<u64>);
+
+    #[rustfmt::skip]
+    const TIMES: &[Case] = &[
+        (200, &[], Some(300)),
+        (401, &[], Some(7)),
+        (403, &[], None),
+        (200, &[("set-cookie", "a=b")], None),
+        (200, &[("vary", "Accept-Encoding")], Some(300)),
+        (200, &[("vary", "accept-encoding, cookie")], None),
+        (200, &[("vary", "*")], None),
+        (200, &[("cache-control", "public")], Some(300)),
+        (200, &[("cache-control", "no-cache=\"x\", max-age=5")], None),
+        (
+            200,
+            &[("cache-control", "max-age=5"), ("cache-control", "private")],
+            None,
+        ),
+        (200, &[("cache-control", "max-age=5, s-maxage=6")], Some(6)),
+        (403, &[("cache-control", "max-age=5")], Some(5)),
+        (200, &[("cache-control", "max-age=0")], None),
+        (
+            200,
+            &[("cache-control", "max-age=5"), ("expires", "0")],
+            Some(5),
+        ),
+        (
+            200,
+            &[("expires", "Thu, 01 Jan 1970 00:17:00 GMT")],
+            Some(20),
+        ),
+        (200, &[("expires", "Thu, 01 Jan 1970 00:16:00 GMT")], None),
+        (200, &[("expires", "0")], None),
+        (
+            200,
+            &[("x-accel-expires", "9"), ("cache-control", "no-store")],
+            Some(9),
+        ),
+        (200, &[("x-accel-expires", "0")], None),
+        (200, &[("x-accel-expires", "@1030")], Some(30)),
+        (200, &[("x-accel-expires", "@970")], None),
+    ];
+
     #[test]
     fn answers_say_how_long_they_are_kept() {
         let settings = AuthCache {
@@ -199,46 +243,7 @@ mod tests {
         };
         // Thu, 01 Jan 1970 00:16:40 GMT
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let cases: &[(u16, &[(&str, &str)], Option<u64>)] = &[
-            (200, &[], Some(300)),
-            (401, &[], Some(7)),
-            (403, &[], None),
-            (200, &[("set-cookie", "a=b")], None),
-            (200, &[("vary", "Accept-Encoding")], Some(300)),
-            (200, &[("vary", "accept-encoding, cookie")], None),
-            (200, &[("vary", "*")], None),
-            (200, &[("cache-control", "public")], Some(300)),
-            (200, &[("cache-control", "no-cache=\"x\", max-age=5")], None),
-            (
-                200,
-                &[("cache-control", "max-age=5"), ("cache-control", "private")],
-                None,
-            ),
-            (200, &[("cache-control", "max-age=5, s-maxage=6")], Some(6)),
-            (403, &[("cache-control", "max-age=5")], Some(5)),
-            (200, &[("cache-control", "max-age=0")], None),
-            (
-                200,
-                &[("cache-control", "max-age=5"), ("expires", "0")],
-                Some(5),
-            ),
-            (
-                200,
-                &[("expires", "Thu, 01 Jan 1970 00:17:00 GMT")],
-                Some(20),
-            ),
-            (200, &[("expires", "Thu, 01 Jan 1970 00:16:00 GMT")], None),
-            (200, &[("expires", "0")], None),
-            (
-                200,
-                &[("x-accel-expires", "9"), ("cache-control", "no-store")],
-                Some(9),
-            ),
-            (200, &[("x-accel-expires", "0")], None),
-            (200, &[("x-accel-expires", "@1030")], Some(30)),
-            (200, &[("x-accel-expires", "@970")], None),
-        ];
-        for (status, headers, expected) in cases {
+        for (status, headers, expected) in TIMES {
             let found = time(&settings, &answer(*status, headers), now);
             assert_eq!(
                 found,

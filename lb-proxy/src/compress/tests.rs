@@ -23,37 +23,48 @@ fn head(status: u16, headers: &[(&str, &str)]) -> Parts {
     answer.into_parts().0
 }
 
+const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
+const PNG: (&str, &str) = ("content-type", "image/png");
+
+/// A status, headers, a length if it is known, and whether such an answer is compressed.
+type Case = (
+    u16,
+    &'static [(&'static str, &'static str)],
+    Option<u64>,
+    bool,
+);
+
+#[rustfmt::skip]
+const MEANT: &[Case] = &[
+    (200, &[HTML], None, true),
+    (200, &[HTML], Some(256), true),
+    (200, &[HTML], Some(255), false),
+    (403, &[HTML], None, true),
+    (404, &[HTML], None, true),
+    (201, &[HTML], None, false),
+    (206, &[HTML], None, false),
+    (304, &[HTML], None, false),
+    (500, &[HTML], None, false),
+    (200, &[("content-type", "Application/JSON")], None, true),
+    (200, &[("content-type", "text/css;a=b")], None, true),
+    (200, &[PNG], None, false),
+    (200, &[("content-type", "text/htmlx")], None, false),
+    (200, &[("content-type", "")], None, false),
+    (200, &[], None, false),
+    (200, &[HTML, ("content-encoding", "br")], None, false),
+    (200, &[HTML, ("content-encoding", "")], None, true),
+    (200, &[HTML, ("cache-control", "public")], None, true),
+    (
+        200,
+        &[HTML, ("cache-control", "public, No-Transform")],
+        None,
+        false,
+    ),
+];
+
 #[test]
 fn some_answers_are_meant() {
-    let html = ("content-type", "text/html; charset=utf-8");
-    let png = ("content-type", "image/png");
-    let cases: &[(u16, &[(&str, &str)], Option<u64>, bool)] = &[
-        (200, &[html], None, true),
-        (200, &[html], Some(256), true),
-        (200, &[html], Some(255), false),
-        (403, &[html], None, true),
-        (404, &[html], None, true),
-        (201, &[html], None, false),
-        (206, &[html], None, false),
-        (304, &[html], None, false),
-        (500, &[html], None, false),
-        (200, &[("content-type", "Application/JSON")], None, true),
-        (200, &[("content-type", "text/css;a=b")], None, true),
-        (200, &[png], None, false),
-        (200, &[("content-type", "text/htmlx")], None, false),
-        (200, &[("content-type", "")], None, false),
-        (200, &[], None, false),
-        (200, &[html, ("content-encoding", "br")], None, false),
-        (200, &[html, ("content-encoding", "")], None, true),
-        (200, &[html, ("cache-control", "public")], None, true),
-        (
-            200,
-            &[html, ("cache-control", "public, No-Transform")],
-            None,
-            false,
-        ),
-    ];
-    for (status, headers, length, expected) in cases {
+    for (status, headers, length, expected) in MEANT {
         let parts = head(*status, headers);
         let found = is_meant(&gzip(), &Method::GET, &parts, *length);
         assert_eq!(found, *expected, "{status} {headers:?} {length:?}");
@@ -63,7 +74,7 @@ fn some_answers_are_meant() {
         types: ["*".to_owned()].into(),
         ..gzip()
     };
-    assert!(is_meant(&any, &Method::GET, &head(200, &[png]), None));
+    assert!(is_meant(&any, &Method::GET, &head(200, &[PNG]), None));
     assert!(!is_meant(&any, &Method::GET, &head(200, &[]), None));
 }
 

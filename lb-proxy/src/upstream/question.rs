@@ -25,6 +25,17 @@ pub(crate) struct Question {
 }
 
 impl Question {
+    /// For a server by its address, without a body.
+    pub(crate) fn to(uri: &Uri, method: Method, headers: HeaderMap) -> Self {
+        let path = uri.path_and_query().cloned();
+        Self {
+            method,
+            uri: path.map_or(Uri::from_static("/"), Uri::from),
+            headers,
+            body: Bytes::new(),
+        }
+    }
+
     fn outgoing(&self, settings: &Forwarding) -> Box<Outgoing> {
         let mut request = Request::new(Upload::Whole(self.body.clone()));
         *request.method_mut() = self.method.clone();

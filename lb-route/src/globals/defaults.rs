@@ -54,13 +54,7 @@ impl Default for Globals {
             },
             tls: tls(),
             headers: Default::default(),
-            gzip: Gzip {
-                on: false,
-                level: 1,
-                min_length: 256,
-                types: TYPES.split_whitespace().map(str::to_owned).collect(),
-                disabled: None,
-            },
+            gzip: gzip(),
             block: Default::default(),
             log: Log {
                 on: true,
@@ -164,6 +158,16 @@ fn tls() -> Tls {
             preload: false,
         },
         no_redirect: vec![ACME.to_owned()],
+    }
+}
+
+fn gzip() -> Gzip {
+    Gzip {
+        on: false,
+        level: 1,
+        min_length: 256,
+        types: TYPES.split_whitespace().map(str::to_owned).collect(),
+        disabled: None,
     }
 }
 
