@@ -180,7 +180,7 @@ pub(super) fn markdown(rows: &[Row], notes: &[String]) -> String {
          same packet while nobody looks.\n\n\
          In the suite `control` an API server (kube-apiserver and etcd) has the services, and a client in\n\
          a pod tells when the right server answers; with 44,000 services the agent is told to have room\n\
-         for them (`--max-slots`). In `traffic` a cluster has two nodes for each proxy:\n\
+         for them (`--max-slots`, `--max-backends`). In `traffic` a cluster has two nodes for each proxy:\n\
          one with a server (a CPU of its own), and clients there, on the other node and outside (on\n\
          another CPU). In a round every proxy has a turn, of a fortieth of a second, and so have two pairs\n\
          of nodes without a proxy, whose clients dial the pod; a repetition has 24 rounds. Speeds of one\n\

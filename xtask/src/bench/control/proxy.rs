@@ -45,9 +45,10 @@ impl Kind {
     }
 }
 
-/// Slots of the table of a service with as many endpoints as any has here, ten, and a tenth more
-/// for tables that have just been replaced.
-const SLOTS_OF_ONE: u32 = 1_110;
+/// Endpoints of a service at most.
+const ENDPOINTS: u32 = 10;
+/// Slots of the table of such a service, and a tenth more for tables that have just been replaced.
+const SLOTS: u32 = 1_110;
 
 /// What proxies need.
 pub(super) struct Means<'a> {
@@ -79,9 +80,24 @@ impl Means<'_> {
         let took = start.elapsed();
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
-            bail!("bascule {}: {}", arguments.join(" "), why.trim());
+            let said = self.said(arguments)?;
+            bail!("bascule {}: {}{said}", arguments.join(" "), why.trim());
         }
         Ok(took.as_secs_f64() * 1000.0)
+    }
+
+    /// The beginning of what a command prints: of one that failed it says why, and while it is
+    /// measured nobody reads it.
+    fn said(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.bascule(arguments);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let output = self.node().spawn(command)?.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<&str> = said.lines().take(10).collect();
+        Ok(lines.join("\n"))
     }
 
     /// A command of the agent's program, with the node's directories.
@@ -266,10 +282,16 @@ fn agent_of(means: &Means<'_>) -> Command {
         .arg(means.kubeconfig)
         .arg("--cgroup")
         .arg(means.cgroup.node());
-    // What it would ask for itself, by an Event (`MapFull`).
-    let slots = means.services.saturating_mul(SLOTS_OF_ONE);
-    if slots > limits::SLOTS {
-        command.arg(format!("--max-slots={slots}"));
+    // What it would ask for itself, by an Event (`MapFull`), and what `bascule status` warns of.
+    let sizes = [
+        ("--max-slots", SLOTS, limits::SLOTS),
+        ("--max-backends", ENDPOINTS, limits::BACKENDS),
+    ];
+    for (flag, of_one, default) in sizes {
+        let wanted = means.services.saturating_mul(of_one);
+        if wanted > default {
+            command.arg(format!("{flag}={wanted}"));
+        }
     }
     command
 }
