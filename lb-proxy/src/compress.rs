@@ -7,7 +7,7 @@ use std::{io::Write as _, task::Poll};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    HeaderMap, HeaderValue, Method, Version,
     header::{
         ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
         CONTENT_TYPE, ETAG, USER_AGENT, VARY,
@@ -17,7 +17,7 @@ use http::{
 use http_body::Frame;
 use lb_route::globals::Gzip;
 
-use crate::record::Record;
+use crate::{headers::words, record::Record};
 
 /// Bytes that are handed out together.
 const PIECE: usize = 8 << 10;
@@ -67,19 +67,12 @@ fn is_meant(gzip: &Gzip, method: &Method, parts: &Parts, length: Option<u64>) ->
         && length.is_none_or(|length| length >= gzip.min_length)
         && !kind.is_empty()
         && is_of_type()
-        && !words(headers, &CACHE_CONTROL).any(|word| word.eq_ignore_ascii_case("no-transform"))
-}
-
-/// What stands between commas in the values of a header.
-fn words<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    let values = headers.get_all(name).into_iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+        && !words(headers, CACHE_CONTROL).any(|word| word.eq_ignore_ascii_case("no-transform"))
 }
 
 /// Whether a client takes it (RFC 9110, section 12.5.3). As with nginx it has to name it.
 fn accepts(headers: &HeaderMap) -> bool {
-    let quality = words(headers, &ACCEPT_ENCODING).find_map(|word| {
+    let quality = words(headers, ACCEPT_ENCODING).find_map(|word| {
         let (name, rest) = word.split_once(';').unwrap_or((word, ""));
         let is_it = name.trim().eq_ignore_ascii_case("gzip");
         is_it.then(|| rest.trim())
@@ -94,7 +87,7 @@ fn accepts(headers: &HeaderMap) -> bool {
 /// Caches are told what the answer goes by.
 fn vary(headers: &mut HeaderMap) {
     let is_there = |word: &str| word == "*" || word.eq_ignore_ascii_case("accept-encoding");
-    if !words(headers, &VARY).any(is_there) {
+    if !words(headers, VARY).any(is_there) {
         headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
 }

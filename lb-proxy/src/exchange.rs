@@ -43,22 +43,8 @@ impl<C: Connect> Exchange<C> {
         let length = content.size_hint().exact();
         let compress = compress::begin(gzip, &self.entry.record, &mut parts, length);
         self.entry.record.head_bytes_sent = length_of(&parts);
-        let record = &self.entry.record;
-        if record.version >= Version::HTTP_2 {
-            let body = Body::new(content, Some(self.entry), compress);
-            return Response::from_parts(parts, body);
-        }
-        let last = record.connection_requests >= self.options().client.keep_alive_requests.into()
-            || self.visit.link.is_leaving();
-        // What the client sends next is read only now.
-        let asked = record.headers.contains_key(header::UPGRADE);
-        let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-        if asked {
-            self.visit.link.release(switched);
-        }
-        if last && !switched {
-            let close = HeaderValue::from_static("close");
-            parts.headers.insert(header::CONNECTION, close);
+        if self.entry.record.version < Version::HTTP_2 {
+            self.keep_or_close(&mut parts);
         }
         let Content::Switched(upstream, patience) = content else {
             let body = Body::new(content, Some(self.entry), compress);
@@ -77,6 +63,23 @@ impl<C: Connect> Exchange<C> {
         *place = Some(tunnel);
         drop(place);
         Response::from_parts(parts, Body::new(Content::Empty, None, None))
+    }
+
+    /// What becomes of a connection of HTTP/1 after this answer.
+    fn keep_or_close(&self, parts: &mut Parts) {
+        let record = &self.entry.record;
+        let last = record.connection_requests >= self.options().client.keep_alive_requests.into()
+            || self.visit.link.is_leaving();
+        // What the client sends next is read only now.
+        let asked = record.headers.contains_key(header::UPGRADE);
+        let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        if asked {
+            self.visit.link.release(switched);
+        }
+        if last && !switched {
+            let close = HeaderValue::from_static("close");
+            parts.headers.insert(header::CONNECTION, close);
+        }
     }
 
     /// What all answers have in common.

@@ -30,11 +30,16 @@ pub(crate) fn set(headers: &mut HeaderMap, name: &HeaderName, value: Option<Head
     }
 }
 
-/// What `Connection` names.
-fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter();
+/// What stands between commas in the values of a header; those that are no text have nothing.
+pub(crate) fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
     let texts = values.filter_map(|value| value.to_str().ok());
     texts.flat_map(|text| text.split(',')).map(str::trim)
+}
+
+/// What `Connection` names.
+fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    words(headers, CONNECTION)
 }
 
 /// The headers of a client's request that a server behind gets, without those of its host, its
@@ -102,10 +107,13 @@ fn is_accel(name: &HeaderName) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
+    use http::{Response, response::Parts};
+
     use super::*;
 
-    fn map(headers: &[(&str, &str)]) -> HeaderMap {
+    /// Headers of these names and values.
+    pub(crate) fn map(headers: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
             (
                 name.parse::<HeaderName>().unwrap(),
@@ -114,6 +122,19 @@ mod tests {
         };
         headers.iter().map(pair).collect()
     }
+
+    /// The head of an answer.
+    pub(crate) fn answer(status: u16, headers: &[(&str, &str)]) -> Parts {
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = StatusCode::from_u16(status).unwrap();
+        parts.headers = map(headers);
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::map, *};
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();

@@ -19,6 +19,8 @@ use lb_route::{
 use lru::LruCache;
 use tokio::time::Instant;
 
+use crate::headers::words;
+
 /// Answers that are kept at most; the one that was not asked for longest goes.
 const MOST: usize = 16_384;
 /// Bytes of headers that one may have.
@@ -102,11 +104,7 @@ fn time(settings: &AuthCache, answer: &Parts, now: SystemTime) -> Option<Duratio
             None => seconds(value),
         };
     }
-    let words = || {
-        let values = headers.get_all(CACHE_CONTROL).into_iter();
-        let values = values.filter_map(|value| text(Some(value)));
-        values.flat_map(|value| value.split(',')).map(str::trim)
-    };
+    let words = || words(headers, CACHE_CONTROL);
     let is_against = |word: &str| {
         let name = word.split('=').next().unwrap_or_default();
         ["no-cache", "no-store", "private"].contains(&name)
@@ -146,20 +144,11 @@ fn seconds(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, Response, StatusCode};
+    use http::StatusCode;
     use lb_route::variables::Template;
 
     use super::*;
-
-    fn answer(status: u16, headers: &[(&str, &str)]) -> Arc<Parts> {
-        let mut answer = Response::new(());
-        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-        for (name, value) in headers {
-            let name: HeaderName = name.parse().unwrap();
-            answer.headers_mut().append(name, value.parse().unwrap());
-        }
-        Arc::new(answer.into_parts().0)
-    }
+    use crate::headers::testing::answer;
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_kept_for_their_time_and_so_many() {
@@ -173,9 +162,9 @@ mod tests {
             key
         };
         let kept = Kept::default();
-        let yes = answer(200, &[]);
+        let yes = Arc::new(answer(200, &[]));
         kept.keep(key(0), &settings, &yes);
-        kept.keep(key(1), &settings, &answer(403, &[]));
+        kept.keep(key(1), &settings, &Arc::new(answer(403, &[])));
         tokio::time::advance(Duration::from_millis(4_999)).await;
         assert_eq!(kept.find(&key(0)).map(|a| a.status), Some(StatusCode::OK));
         assert!(kept.find(&key(1)).is_none());

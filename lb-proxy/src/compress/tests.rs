@@ -1,26 +1,16 @@
 use std::{collections::VecDeque, convert::Infallible, io::Read as _};
 
 use flate2::read::GzDecoder;
-use http::{Response, StatusCode};
 use lb_route::globals::Globals;
 
 use super::*;
+use crate::headers::testing::answer;
 
 fn gzip() -> Gzip {
     Gzip {
         on: true,
         ..Globals::default().gzip
     }
-}
-
-fn head(status: u16, headers: &[(&str, &str)]) -> Parts {
-    let mut answer = Response::new(());
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-    for (name, value) in headers {
-        let name: HeaderName = name.parse().unwrap();
-        answer.headers_mut().append(name, value.parse().unwrap());
-    }
-    answer.into_parts().0
 }
 
 const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
@@ -65,7 +55,7 @@ const MEANT: &[Case] = &[
 #[test]
 fn some_answers_are_meant() {
     for (status, headers, length, expected) in MEANT {
-        let parts = head(*status, headers);
+        let parts = answer(*status, headers);
         let found = is_meant(&gzip(), &Method::GET, &parts, *length);
         assert_eq!(found, *expected, "{status} {headers:?} {length:?}");
         assert!(!is_meant(&gzip(), &Method::HEAD, &parts, *length));
@@ -74,8 +64,8 @@ fn some_answers_are_meant() {
         types: ["*".to_owned()].into(),
         ..gzip()
     };
-    assert!(is_meant(&any, &Method::GET, &head(200, &[PNG]), None));
-    assert!(!is_meant(&any, &Method::GET, &head(200, &[]), None));
+    assert!(is_meant(&any, &Method::GET, &answer(200, &[PNG]), None));
+    assert!(!is_meant(&any, &Method::GET, &answer(200, &[]), None));
 }
 
 #[test]
@@ -96,7 +86,7 @@ fn clients_say_what_they_take() {
     ];
     for (values, expected) in cases {
         let headers: Vec<_> = values.iter().map(|v| ("accept-encoding", *v)).collect();
-        let parts = head(200, &headers);
+        let parts = answer(200, &headers);
         assert_eq!(accepts(&parts.headers), *expected, "{values:?}");
     }
 }
@@ -109,7 +99,7 @@ fn a_tag_is_weak() {
         ("a", None),
     ];
     for (tag, expected) in cases {
-        let mut parts = head(200, &[("etag", tag)]);
+        let mut parts = answer(200, &[("etag", tag)]);
         weaken(&mut parts.headers);
         let found = parts.headers.get(ETAG);
         assert_eq!(found.map(|v| v.to_str().unwrap()), expected, "{tag}");
@@ -126,7 +116,7 @@ fn caches_are_told_once() {
     ];
     for (values, expected) in cases {
         let headers: Vec<_> = values.iter().map(|v| ("vary", *v)).collect();
-        let mut parts = head(200, &headers);
+        let mut parts = answer(200, &headers);
         vary(&mut parts.headers);
         let found: Vec<_> = parts.headers.get_all(VARY).iter().collect();
         assert_eq!(found, *expected);
