@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const PROXY: [u8; 4] = [10, 79, 0, 1];
-/// Where oauth2-proxy serves.
-const SIGN_IN: [u8; 4] = [10, 79, 1, 71];
+/// Where oauth2-proxy serves: the endpoint of the Service `sign-in`.
+const SIGN_IN: &str = "10.79.1.71:8080";
 const PATIENCE: Duration = Duration::from_secs(20);
 const HOST: &str = "app.test";
 /// `ann` with the password `secret`, by `printf secret | openssl sha1 -binary | base64`.
@@ -49,9 +49,8 @@ impl SignIn {
         );
         fs::write(dir.join("users"), USERS).expect("it can be written");
         let log = File::create(dir.join("log")).expect("a log can be made");
-        let address = SocketAddr::from((SIGN_IN, 80));
         let child = Command::new(PathBuf::from(programs).join("oauth2-proxy"))
-            .arg(format!("--http-address={address}"))
+            .arg(format!("--http-address={SIGN_IN}"))
             .arg(format!("--htpasswd-file={}", dir.join("users").display()))
             .args([
                 "--reverse-proxy",
@@ -85,6 +84,7 @@ impl SignIn {
             .expect("oauth2-proxy can be started");
         let running = Self(child);
         eventually(PATIENCE, || {
+            let address = SIGN_IN.parse().expect("it is an address and a port");
             let ping = ask(address, "GET /ping HTTP/1.1\r\nhost: ping\r\n", "");
             match &ping {
                 Ok(answer) if answer.status == 200 => Ok(()),
@@ -113,28 +113,14 @@ fn ingress(name: &str, annotations: &Value, path: &str, service: &str) -> Value 
 }
 
 fn manifests() -> String {
-    let meta = json!({
-        "name": "sign-in", "namespace": "default",
-        "labels": {"kubernetes.io/service-name": "sign-in"},
-    });
-    let address = SocketAddr::from((SIGN_IN, 80)).ip().to_string();
     let guarded = json!({
-        "nginx.ingress.kubernetes.io/auth-url": format!("http://{address}/oauth2/auth"),
+        "nginx.ingress.kubernetes.io/auth-url": format!("http://{SIGN_IN}/oauth2/auth"),
         "nginx.ingress.kubernetes.io/auth-signin":
             "http://$host/oauth2/start?rd=$escaped_request_uri",
         "nginx.ingress.kubernetes.io/auth-response-headers": "X-Auth-Request-User",
     });
     let mut all = services::manifests();
     all.extend([
-        json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": meta,
-            "spec": {"clusterIP": "10.79.2.100", "ports": [{"port": 80}]},
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta,
-            "addressType": "IPv4", "endpoints": [{"addresses": [address]}],
-            "ports": [{"port": 80}],
-        }),
         ingress("app", &guarded, "/", "one"),
         ingress("sign-in", &json!({}), "/oauth2", "sign-in"),
     ]);

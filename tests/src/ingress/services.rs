@@ -9,8 +9,8 @@ use super::{
     certificates::Certificates,
 };
 
-/// Each Service with its endpoints, of which 99 is nobody.
-const SERVICES: [(&str, &[u8]); 24] = [
+/// Each Service with its endpoints, of which 99 is nobody, and 71 whom a test puts there.
+const SERVICES: [(&str, &[u8]); 25] = [
     ("one", &[1]),
     ("two", &[2]),
     ("three", &[11, 12, 13]),
@@ -34,6 +34,7 @@ const SERVICES: [(&str, &[u8]); 24] = [
     ("secure", &[61]),
     ("mutual", &[62]),
     ("named", &[2]),
+    ("sign-in", &[71]),
     ("copies", &[72]),
 ];
 
