@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
@@ -70,34 +70,32 @@ impl Means<'_> {
     /// # Errors
     /// It fails.
     pub(super) fn ask(&self, arguments: &[&str]) -> Result<f64> {
-        let mut command = self.bascule(arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
         let start = Instant::now();
-        let output = self.node().spawn(command)?.wait_with_output()?;
+        let output = self.run(arguments, Stdio::null())?;
         let took = start.elapsed();
         if !output.status.success() {
+            // What it prints says why, and while it is measured nobody reads that.
+            let said = self.run(arguments, Stdio::piped())?.stdout;
+            let said = String::from_utf8_lossy(&said);
+            let said: Vec<&str> = said.lines().take(10).collect();
             let why = String::from_utf8_lossy(&output.stderr);
-            let said = self.said(arguments)?;
-            bail!("bascule {}: {}{said}", arguments.join(" "), why.trim());
+            let (why, said) = (why.trim(), said.join("\n"));
+            bail!("bascule {}: {why}{said}", arguments.join(" "));
         }
         Ok(took.as_secs_f64() * 1000.0)
     }
 
-    /// The beginning of what a command prints: of one that failed it says why, and while it is
-    /// measured nobody reads it.
-    fn said(&self, arguments: &[&str]) -> Result<String> {
+    /// Runs a command of the agent's program to its end.
+    fn run(&self, arguments: &[&str], stdout: Stdio) -> Result<Output> {
         let mut command = self.bascule(arguments);
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let output = self.node().spawn(command)?.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let lines: Vec<&str> = said.lines().take(10).collect();
-        Ok(lines.join("\n"))
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        let child = self.node().spawn(command)?;
+        child
+            .wait_with_output()
+            .context("cannot wait for a command")
     }
 
     /// A command of the agent's program, with the node's directories.
