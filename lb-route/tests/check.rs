@@ -146,7 +146,7 @@ fn any_ingress() -> impl Strategy<Value = Ingress> {
     let annotations = [
         ("canary", "true"),
         ("use-regex", "true"),
-        ("mirror-target", "http://b.test"),
+        ("fastcgi-index", "index.php"),
         ("proxy-body-size", "much"),
     ];
     let annotations = prop::sample::subsequence(annotations.to_vec(), 0..3);

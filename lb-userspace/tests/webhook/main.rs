@@ -163,11 +163,8 @@ const ANNOTATIONS: [OfAnnotations; 5] = [
         &["app-root meant?", "proxy-buffering has no effect"],
     ),
     (
-        &[
-            ("proxy-buffering", "on"),
-            ("mirror-target", "http://b.test"),
-        ],
-        &["requests are not copied"],
+        &[("proxy-buffering", "on"), ("fastcgi-index", "index.php")],
+        &["FastCGI is not spoken"],
         &["proxy-buffering"],
     ),
 ];
