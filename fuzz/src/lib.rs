@@ -5,6 +5,7 @@
 //! Inputs are text where they can be: whoever reads one sees what it is.
 
 mod connection;
+mod peers;
 mod site;
 
 use std::{sync::Arc, time::Duration};
@@ -21,16 +22,18 @@ use lb_route::{
 };
 
 pub use connection::connection;
+pub use peers::peers;
 
 /// What takes any bytes.
 type Target = fn(&[u8]);
 
 /// All of them, by name: the inputs of each are in directories of that name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("connection", connection),
     ("cookie", cookie),
     ("head", head),
     ("htpasswd", htpasswd),
+    ("peers", peers),
     ("proxy_header", proxy_header),
     ("rewrite", rewrite),
 ];

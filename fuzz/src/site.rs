@@ -10,7 +10,7 @@ use lb_route::{
     Compiler, Mode, Options, PathType, Table,
     input::{BackendRef, Ingress, IngressPath, IngressRule, Name, PortRef, Service, ServicePort},
     request::{Client, Tls},
-    settings::Affinity,
+    settings::{Affinity, OverallLimit},
 };
 
 /// Host, path, how it is compared, and annotations of an Ingress.
@@ -56,7 +56,12 @@ const ROWS: &[Row] = &[
         "a.example",
         "/canary",
         PathType::Exact,
-        &[("limit-rps", "5"), ("affinity", "cookie")],
+        &[
+            ("limit-rps", "5"),
+            ("global-rate-limit", "5"),
+            ("global-rate-limit-window", "1m"),
+            ("affinity", "cookie"),
+        ],
     ),
     (
         "*.b.example",
@@ -143,6 +148,16 @@ pub(crate) fn table() -> &'static Table {
         compiler.compile()
     });
     &TABLE
+}
+
+/// The Ingress of that table with a limit that counts for all proxies.
+pub(crate) fn limited() -> (&'static Name, &'static OverallLimit) {
+    let locations = table().hosts().flat_map(|(_, host)| host.locations());
+    let mut limited = locations.filter_map(|location| {
+        let limit = location.settings.limits.overall.as_ref()?;
+        Some((&location.ingress, limit))
+    });
+    limited.next().expect("one has it")
 }
 
 /// A table of one Ingress: a path that is an expression, and what it is rewritten to.

@@ -5,7 +5,7 @@
 //! once more within [`AGAIN`]: it may have been lost. Who is new is told all that is in force, also
 //! of proxies that have ended. As long as no Ingress has such a limit, nothing is sent.
 
-mod datagram;
+pub mod datagram;
 mod lives;
 mod socket;
 

@@ -16,7 +16,7 @@ use aws_lc_rs::hmac;
 use lb_route::overall::{KeyId, Life, Told, ZoneId};
 
 /// Bytes of a datagram at most: with its headers it fits into what every IPv6 path carries (1280).
-pub(super) const LONGEST: usize = 1_200;
+pub const LONGEST: usize = 1_200;
 
 const MAGIC: [u8; 4] = *b"BSL\x01";
 const GROUP: usize = 18;
@@ -25,7 +25,7 @@ const TAG: usize = 32;
 
 /// Whose counts are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Of {
+pub enum Of {
     /// Those of who tells it.
     Sender(Life),
     /// Those of another, which has ended.
@@ -34,7 +34,7 @@ pub(super) enum Of {
 
 impl Of {
     /// Of whom.
-    pub(super) fn life(self) -> Life {
+    pub fn life(self) -> Life {
         match self {
             Self::Sender(life) | Self::Another(life) => life,
         }
@@ -43,7 +43,7 @@ impl Of {
 
 /// Why a datagram counts for nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub enum Refused {
     /// Who sent it has not the key.
     Forged,
     /// It is none.
@@ -51,21 +51,21 @@ pub(super) enum Refused {
 }
 
 /// Seals datagrams, where proxies have a key.
-pub(super) struct Seal(Option<hmac::Key>);
+pub struct Seal(Option<hmac::Key>);
 
 impl Seal {
     /// With a key, perhaps.
-    pub(super) fn new(key: Option<&[u8]>) -> Self {
+    pub fn new(key: Option<&[u8]>) -> Self {
         Self(key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)))
     }
 
     /// Whether there is a key.
-    pub(super) fn is_keyed(&self) -> bool {
+    pub fn is_keyed(&self) -> bool {
         self.0.is_some()
     }
 
     /// The datagrams that tell something: one at least.
-    pub(super) fn write(&self, whose: Of, mut told: Vec<Told>) -> Vec<Vec<u8>> {
+    pub fn write(&self, whose: Of, mut told: Vec<Told>) -> Vec<Vec<u8>> {
         told.sort_unstable();
         let room = LONGEST - if self.is_keyed() { TAG } else { 0 };
         let mut all = vec![head(whose)];
@@ -102,7 +102,7 @@ impl Seal {
     ///
     /// # Errors
     /// It counts for nothing.
-    pub(super) fn read(&self, datagram: &[u8]) -> Result<(Of, Vec<Told>), Refused> {
+    pub fn read(&self, datagram: &[u8]) -> Result<(Of, Vec<Told>), Refused> {
         let datagram = match &self.0 {
             Some(key) => verified(key, datagram).ok_or(Refused::Forged)?,
             None => datagram,
