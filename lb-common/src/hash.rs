@@ -62,7 +62,8 @@ const fn fold(a: Addr) -> u64 {
     hi.wrapping_mul(K0) ^ lo
 }
 
-/// What a bit of the filter stands for.
+/// What a bit of the filter stands for; [`BACKEND`](filter_kind::BACKEND) is of the filter of
+/// replies.
 pub mod filter_kind {
     /// (vip, 0, 0): the destination is a vip.
     pub const VIP: u32 = 0;

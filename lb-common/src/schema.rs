@@ -111,7 +111,9 @@ macro_rules! for_each_map {
             lb_node_v1: Array<u32, $crate::NodeConfig>[1]
                 0, Agent, "addresses, port ranges and switches of the node";
             lb_filter_v1: Array<u32, u64>[$crate::limits::FILTER_WORDS]
-                $crate::schema::MMAPABLE, Agent, "bits of every vip, frontend and backend";
+                $crate::schema::MMAPABLE, Agent, "bits of every vip and frontend";
+            lb_replies_v1: Array<u32, u64>[$crate::limits::FILTER_WORDS]
+                $crate::schema::MMAPABLE, Datapath, "bits of every backend that a flow leads to";
             lb_ct4_v1: Array<u32, $crate::CtBucket4>[$crate::conntrack::elements($crate::conntrack::buckets($crate::limits::CONNTRACK))]
                 $crate::schema::MMAPABLE, Datapath, "conntrack of IPv4: buckets of 56 entries";
             lb_ct6_v1: Array<u32, $crate::CtBucket6>[$crate::conntrack::elements($crate::conntrack::buckets($crate::limits::CONNTRACK))]

@@ -9,9 +9,7 @@ use crate::{
     nat,
     packet::Packet,
     parse::{self, Headers},
-    portless,
-    select::filtered,
-    table,
+    portless, table,
     tables::{Hit, Tables, Touch},
 };
 
@@ -38,7 +36,8 @@ pub fn main<F: Family, P: Packet, T: Tables<F>, E: Env<F>>(p: &mut P, t: &T, e: 
     }
     let key = &h.tuple;
     let src = F::wide(key.src);
-    if !filtered(t, hash::filter_kind::BACKEND, src, key.sport, h.proto()) {
+    let bit = hash::filter_bit(hash::filter_kind::BACKEND, src, key.sport, h.proto());
+    if (t.replies(bit >> 6) >> (bit & 63)) & 1 == 0 {
         return none;
     }
     let bytes = p.len();

@@ -2,7 +2,7 @@
 
 use lb_common::{
     CtEntry, CtKey, Frontend, FrontendKey, NodeConfig, Reason, backend_flags, ct_flags,
-    frontend_flags, limits,
+    frontend_flags, hash, limits,
 };
 
 use crate::{
@@ -37,6 +37,7 @@ pub fn open<F: Family, T: Tables<F>, E: Env<F>>(
         return Ok(());
     }
     reserve(t, e, h, to)?;
+    expect_replies::<F, T>(t, to, h.proto());
     record(t, e, h, to, bytes)
 }
 
@@ -140,6 +141,14 @@ fn reserve<F: Family, T: Tables<F>, E: Env<F>>(
         find_port(t, e, to, entry, key)
     })
     .unwrap_or(Err(Reason::WriteFailed))
+}
+
+/// Has egress look replies of this backend up: those of a backend that no flow leads to are
+/// not, and where sockets translate, no flow does.
+#[inline(never)]
+fn expect_replies<F: Family, T: Tables<F>>(t: &T, to: &Hit<F::Addr>, proto: u8) {
+    let bit = hash::filter_bit(hash::filter_kind::BACKEND, F::wide(to.dst), to.dport, proto);
+    t.expect_replies(bit >> 6, 1 << (bit & 63));
 }
 
 /// Writes the direction that the client opened.

@@ -85,6 +85,10 @@ pub struct Account {
 pub trait Maps {
     /// A word of the filter.
     fn filter(&self, word: u32) -> u64;
+    /// A word of the filter of replies.
+    fn replies(&self, word: u32) -> u64;
+    /// Sets bits of a word of the filter of replies, whoever else sets or clears some.
+    fn expect_replies(&self, word: u32, bits: u64);
     /// A frontend.
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
     /// A slot of a maglev table.

@@ -15,7 +15,7 @@ use lb_common::{
     schema::{self, PACK},
 };
 use lb_datapath::{
-    Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, table,
+    Buckets, Family, Insert, InsertError, Maps, Tables, V4, V6, Words as _, table,
     tables::{Account, Hit},
 };
 
@@ -62,7 +62,7 @@ fn with_entry<E: Pod, R>(write: impl FnOnce(&mut E) -> R) -> Option<R> {
 }
 
 // A map that the table lacks would have no pin, no dump and no layout check.
-const _: () = assert!(schema::MAPS.len() == 13);
+const _: () = assert!(schema::MAPS.len() == 14);
 
 /// The kernel's maps.
 pub(crate) struct KernelMaps;
@@ -100,6 +100,21 @@ impl Maps for KernelMaps {
     #[inline(always)]
     fn filter(&self, word: u32) -> u64 {
         lb_filter_v1.get(word).copied().unwrap_or(0)
+    }
+    #[inline(always)]
+    fn replies(&self, word: u32) -> u64 {
+        lb_replies_v1.get(word).copied().unwrap_or(0)
+    }
+    #[inline(always)]
+    fn expect_replies(&self, word: u32, bits: u64) {
+        if let Some(known) = lb_replies_v1.get_ptr_mut(word) {
+            // SAFETY: a value is a word, and stays as long as the map.
+            let known = unsafe { Memory::new(known) };
+            // Nearly always it is: then no other CPU loses its cache line.
+            if known.load(0) & bits != bits {
+                known.set(0, bits);
+            }
+        }
     }
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {

@@ -4,7 +4,6 @@ use lb_common::{Addr, Backend, Be16, backend_flags};
 
 use crate::{
     Map,
-    filter::{Filter, backend_bit},
     ids::{Ids, Quarantine},
     op::Op,
 };
@@ -84,7 +83,7 @@ impl Backends {
     }
 
     /// Takes a backend over from the map; nothing refers to it yet.
-    pub(crate) fn restore(&mut self, id: u32, written: Backend, filter: &mut Filter) {
+    pub(crate) fn restore(&mut self, id: u32, written: Backend) {
         if written.flags & backend_flags::LIVE == 0 || !self.ids.reserve(id) {
             return;
         }
@@ -97,7 +96,6 @@ impl Backends {
         };
         self.touched.push(id);
         self.live += 1;
-        filter.need(backend_bit(written.addr, written.port, written.proto));
     }
 
     /// A reference to a backend, which gets an id if it has none; `None` when
@@ -176,28 +174,27 @@ impl Backends {
             .filter_map(move |(id, e)| live(&e).then_some((id, &e.written)))
     }
 
+    /// Every backend that has an id, those in quarantine included.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.by_identity.keys()
+    }
+
     /// The writes that bring the map in line with the references, and the state
     /// after them.
-    pub(crate) fn settle(&mut self, now: u64, filter: &mut Filter) -> BackendOps {
+    pub(crate) fn settle(&mut self, now: u64) -> BackendOps {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
         let mut ops = BackendOps::default();
         for id in touched {
-            self.settle_one(id, now, filter, &mut ops);
+            self.settle_one(id, now, &mut ops);
         }
         ops
     }
 
-    fn settle_one(&mut self, id: u32, now: u64, filter: &mut Filter, ops: &mut BackendOps) {
+    fn settle_one(&mut self, id: u32, now: u64, ops: &mut BackendOps) {
         let entry = &mut self.entries[id as usize];
-        let Backend {
-            addr,
-            port,
-            proto,
-            flags,
-            ..
-        } = entry.written;
+        let flags = entry.written.flags;
         if entry.refs == 0 && flags == 0 {
             // Given out and given back within this batch, or deleted before.
             if entry.retired.is_none() {
@@ -215,7 +212,6 @@ impl Backends {
             entry.retired = Some(self.retirements);
             self.quarantine.push(now, (id, self.retirements));
             self.live -= 1;
-            filter.forget(backend_bit(addr, port, proto));
             return;
         }
         let local = if entry.local > 0 {
@@ -236,10 +232,7 @@ impl Backends {
             id,
             backend: entry.written,
         });
-        if flags == 0 {
-            self.live += 1;
-            filter.need(backend_bit(addr, port, proto));
-        }
+        self.live += u32::from(flags == 0);
     }
 
     /// Makes ids whose grace has passed available; true if there were any.

@@ -300,7 +300,7 @@ impl Planner {
             self.ghosts
                 .release(value, self.now, &mut self.backends, space);
         }
-        let backends = self.backends.settle(self.now, &mut self.filter);
+        let backends = self.backends.settle(self.now);
         let deletes: Vec<RangeKey> = parts
             .range_deletes
             .into_iter()

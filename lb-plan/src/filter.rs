@@ -2,7 +2,7 @@
 
 use lb_common::{Addr, Be16, FrontendKey, hash, limits::FILTER_WORDS};
 
-use crate::{Map, op::Op};
+use crate::{Map, backends::Identity, op::Op};
 
 /// Bits as they are in the map, and how many things need each.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(crate) fn vip_bit(addr: Addr) -> u32 {
     hash::filter_bit(hash::filter_kind::VIP, addr, Be16::new(0), 0)
 }
 
-/// The bit of a backend.
-pub(crate) fn backend_bit(addr: Addr, port: Be16, proto: u8) -> u32 {
+/// The bit of a backend, of the filter of replies.
+pub(crate) fn backend_bit(&(addr, port, proto): &Identity) -> u32 {
     hash::filter_bit(hash::filter_kind::BACKEND, addr, port, proto)
 }
 

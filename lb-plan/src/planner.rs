@@ -8,7 +8,7 @@ use crate::{
     Map, Set,
     backends::{Backends, Ref},
     claims::Claims,
-    filter::{Filter, vip_bit},
+    filter::{Filter, backend_bit, vip_bit},
     ghosts::Ghosts,
     ids::{Ids, Quarantine},
     model::{ServiceKey, ServicePortKey},
@@ -240,6 +240,14 @@ impl Planner {
         Batch {
             ops: self.filter.clear(still_needed),
         }
+    }
+
+    /// Bits of the filter of replies that the datapath may set any time: of all backends that are
+    /// in the maps, or were a moment ago. `None` while [`Self::clear_filter`] clears nothing
+    /// either.
+    pub fn reply_bits(&self) -> Option<impl Iterator<Item = u32>> {
+        let is_settled = self.synced && !self.has_pending();
+        is_settled.then(|| self.backends.identities().map(backend_bit))
     }
 
     /// What cannot be served as written, sorted.

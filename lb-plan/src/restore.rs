@@ -65,7 +65,7 @@ impl Planner {
             planner.service_ids.mark_used();
         }
         for (id, backend) in actual.backends {
-            planner.backends.restore(id, backend, &mut planner.filter);
+            planner.backends.restore(id, backend);
         }
         planner.ghosts = Ghosts::new(actual.slots, limits.backends);
         // The slots are read by pieces, each of which is mapped once that way.

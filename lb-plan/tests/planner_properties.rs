@@ -95,6 +95,8 @@ proptest! {
         world.tick();
         let usage = world.planner.usage();
         prop_assert_eq!((usage.backend_ids, usage.services, usage.slots), (0, 0, 0));
+        let replies = world.planner.reply_bits().map(Iterator::count);
+        prop_assert_eq!(replies, Some(0));
     }
 
     /// Of several services that claim a frontend one has it, the others have a

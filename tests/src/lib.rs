@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod e2e;
+pub mod flows;
 pub mod host;
 pub mod ingress;
 pub mod lab;

@@ -2,19 +2,16 @@
 //! UDP flows whose backend is gone, affinities.
 
 use std::{
-    sync::atomic::AtomicU64,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap, Map, MapData};
-use bascule_tests::netns::Node;
-use lb_common::{
-    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtBucket4, CtEntry, CtKey, ct_flags,
-    hash::{filter_bit, filter_kind},
-    proto, scope,
+use aya::maps::{HashMap, Map, MapData};
+use bascule_tests::{
+    flows::{Entry, Flow, SEEN, ip, write},
+    netns::Node,
 };
-use lb_datapath::{Insert, V4, host, table::insert};
+use lb_common::{Addr, Affinity, AffinityKey, Backend, Be16, ct_flags, proto, scope};
 use lb_plan::op::{Batch, Op};
 use lb_userspace::bpf::{Datapath, conntrack};
 
@@ -34,124 +31,6 @@ fn bind(node: &Node, key: AffinityKey, value: Affinity) {
         0,
     )
     .unwrap();
-}
-
-type Entry = (CtKey<Be32>, CtEntry<Be32>);
-
-/// Writes entries to a pinned table, as the datapath would.
-fn write(node: &Node, table: &str, entries: &[Entry]) {
-    const BUCKET: usize = size_of::<CtBucket4>();
-    let path = node.bpffs.path().join("bascule").join(table);
-    let map = Map::Array(MapData::from_pin(path).unwrap());
-    let mut map = Array::<_, [u8; BUCKET]>::try_from(map).unwrap();
-    let before: Vec<u64> = map
-        .iter()
-        .flat_map(|bucket| bytemuck::cast::<_, [u64; BUCKET / 8]>(bucket.unwrap()))
-        .collect();
-    let words: Vec<AtomicU64> = before.iter().map(|word| (*word).into()).collect();
-    let to = host::Table {
-        words: &words,
-        seed: conntrack::seed().unwrap(),
-    };
-    for (key, entry) in entries {
-        insert::<V4, _>(&to, key, entry, Insert::Any, conntrack::now()).unwrap();
-    }
-    let after: Vec<u64> = words.into_iter().map(AtomicU64::into_inner).collect();
-    let buckets = before.chunks(BUCKET / 8).zip(after.chunks(BUCKET / 8));
-    for (index, (before, after)) in (0..).zip(buckets) {
-        if before != after {
-            let bytes: &[u8] = bytemuck::cast_slice(after);
-            map.set(index, <[u8; BUCKET]>::try_from(bytes).unwrap(), 0)
-                .unwrap();
-        }
-    }
-}
-
-fn ip(last: u16) -> Be32 {
-    Be32::new(0x0a00_0000 | u32::from(last))
-}
-
-/// A flow of client port `port` to vip .200 and a backend; `age` in ticks.
-#[derive(Clone, Copy)]
-struct Flow {
-    port: u16,
-    proto: u8,
-    forward: u32,
-    reply: u32,
-    age: u32,
-    service: u32,
-    backend: u32,
-}
-
-const SEEN: u32 = ct_flags::SEEN;
-
-impl Flow {
-    fn tcp(port: u16, forward: u32, reply: u32, age: u32) -> Self {
-        Self {
-            port,
-            proto: proto::TCP,
-            forward,
-            reply,
-            age,
-            service: 1,
-            backend: 1,
-        }
-    }
-
-    fn udp(port: u16, service: u32, backend: u32) -> Self {
-        let (forward, reply, age) = (SEEN, SEEN, 0);
-        Self {
-            port,
-            proto: proto::UDP,
-            forward,
-            reply,
-            age,
-            service,
-            backend,
-        }
-    }
-
-    fn entries(self) -> [(CtKey<Be32>, CtEntry<Be32>); 2] {
-        let (client, vip, backend) = (ip(1), ip(200), ip(10 + self.backend as u16));
-        let key = |src, dst, sport, dport| CtKey {
-            src,
-            dst,
-            sport: Be16::new(sport),
-            dport: Be16::new(dport),
-            proto: u32::from(self.proto),
-        };
-        let last_seen = conntrack::now().saturating_sub(self.age);
-        let entry = |to: CtKey<Be32>, flags| CtEntry {
-            packets: 1,
-            bytes: 60,
-            src: to.src,
-            dst: to.dst,
-            sport: to.sport,
-            dport: to.dport,
-            flags,
-            backend: self.backend,
-            service: self.service,
-            created: last_seen,
-            last_seen,
-        };
-        let seen = |flags: u32| (flags & ct_flags::SIGHTS) << ct_flags::PEER_SHIFT;
-        let forward = entry(
-            key(client, backend, self.port, 8080),
-            self.forward | seen(self.reply),
-        );
-        let reply = entry(
-            key(vip, client, 80, self.port),
-            self.reply | seen(self.forward) | ct_flags::REPLY,
-        );
-        [
-            (key(client, vip, self.port, 80), forward),
-            (key(backend, client, 8080, self.port), reply),
-        ]
-    }
-
-    fn write(self, node: &Node) {
-        write(node, "lb_ct4_v1", &self.entries());
-    }
 }
 
 /// Client ports of the flows that are left.
@@ -363,24 +242,4 @@ fn affinities_to_a_backend_that_left_the_service_are_forgotten() {
     left.sort_unstable_by_key(|view| view.key);
     let left: Vec<(AffinityKey, u32)> = left.into_iter().map(|v| (v.key, v.backend)).collect();
     assert_eq!(left, [(key(2, 1), 7), (key(1, 2), 8)]);
-}
-
-#[test]
-fn bits_of_the_filter_stay_needed_as_long_as_a_flow_is_there() {
-    let node = Node::new("bits").unwrap();
-    let datapath = load(&node);
-    let vip = Addr::v4(ip(200));
-    let bit = filter_bit(filter_kind::FRONTEND, vip, Be16::new(80), proto::TCP);
-    assert!(!datapath.filter_bits_in_use().unwrap().contains(bit));
-    Flow::tcp(3000, SEEN, SEEN, 0).write(&node);
-    let bits = datapath.filter_bits_in_use().unwrap();
-    let backend = filter_bit(
-        filter_kind::BACKEND,
-        Addr::v4(ip(11)),
-        Be16::new(8080),
-        proto::TCP,
-    );
-    assert!(bits.contains(bit) && bits.contains(backend));
-    node.views().unwrap().flush(|_| true).unwrap();
-    assert!(!datapath.filter_bits_in_use().unwrap().contains(bit));
 }

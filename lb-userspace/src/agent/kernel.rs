@@ -52,6 +52,23 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Clears bits that stand for nothing any more. Flows that begin meanwhile find theirs: what
+    /// is planned keeps its own, and no other frontend can begin one, nor lead to another backend.
+    fn clear_filters(&mut self, planner: &mut Planner) -> io::Result<()> {
+        let mut bits = self.datapath.filter_bits_in_use()?;
+        let batch = planner.clear_filter(|bit| bits.requests.contains(bit));
+        if !batch.ops.is_empty() {
+            self.datapath.apply(&batch);
+        }
+        let Some(backends) = planner.reply_bits() else {
+            return Ok(());
+        };
+        bits.replies.extend(backends);
+        self.datapath.clear_replies(&bits.replies)
+    }
+}
+
 impl Dataplane for Kernel {
     fn apply(&mut self, batch: &Batch) -> ApplyReport {
         self.datapath.apply(batch)
@@ -69,18 +86,8 @@ impl Dataplane for Kernel {
     }
 
     fn tidy(&mut self, planner: &mut Planner) {
-        // Flows that began after this still find their bits: what is planned
-        // keeps its own, and no other frontend can begin one.
-        match self.datapath.filter_bits_in_use() {
-            Ok(bits) => {
-                let batch = planner.clear_filter(|bit| bits.contains(bit));
-                if !batch.ops.is_empty() {
-                    self.datapath.apply(&batch);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "conntrack could not be read; unused filter bits stay, which only costs look-ups")
-            }
+        if let Err(error) = self.clear_filters(planner) {
+            tracing::warn!(%error, "conntrack could not be read; unused filter bits stay, which only costs look-ups")
         }
     }
 

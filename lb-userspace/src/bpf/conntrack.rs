@@ -17,7 +17,6 @@ use lb_datapath::{
 
 pub use super::clock::now;
 use super::{
-    filter::FilterBits,
     map::BpfMap,
     mmap::{Mapped, Window},
     table::Table,
@@ -156,18 +155,6 @@ fn copy<F: Family>((table, old): (Table, &BpfMap), new: &BpfMap, late: bool) -> 
         false
     })?;
     Ok(lost)
-}
-
-/// Bits of the filter that live flows need. Walks both tables.
-pub(super) fn filter_bits<'a>(map: impl Fn(Table) -> &'a BpfMap) -> io::Result<FilterBits> {
-    let mut bits = FilterBits::default();
-    for table in TABLES {
-        each(table, map(table), |slot| {
-            bits.add(slot);
-            false
-        })?;
-    }
-    Ok(bits)
 }
 
 /// Whether an entry is of the direction from the client to the backend.

@@ -13,12 +13,11 @@ use serde::Serialize;
 
 use super::{
     apply::Programmer,
-    conntrack, counters,
+    counters,
     devices::{self, DeviceState, Watcher},
     dry::{self, Dry},
     error::Error,
     failure::ApplyReport,
-    filter::FilterBits,
     janitor::{Janitor, JanitorStats},
     kernel::KernelStore,
     layout::{agent_owned, carry_over},
@@ -339,17 +338,6 @@ impl Datapath {
     /// As [`Self::reasons`].
     pub fn backends(&self, count: u32) -> io::Result<Vec<ServiceCounter>> {
         counters::carried(self.map(Table::lb_be_ctr_v1), count)
-    }
-
-    /// Bits of the filter that live flows need: the others may be cleared once
-    /// nothing planned needs them. Only flows are found that were there when this
-    /// was called, so call it after the frontends in question are gone. It walks
-    /// all of conntrack.
-    ///
-    /// # Errors
-    /// The kernel refuses the read.
-    pub fn filter_bits_in_use(&self) -> io::Result<FilterBits> {
-        conntrack::filter_bits(|table| self.map(table))
     }
 
     pub(super) fn store(&self) -> &KernelStore {

@@ -11,6 +11,7 @@ use super::{
     devices::is_xdp,
     dry,
     error::{Error, chain},
+    filter,
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
     links::pinned,
     map::BpfMap,
@@ -108,6 +109,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
         &Source::new(&features, &settings.sizes),
     )?;
     let maps = open_maps(&pins, &plans)?;
+    look_replies_up(&plans, &maps)?;
     let had = pinned(&pins.links())?;
     let has_xdp = had.iter().any(|link| is_xdp(&link.name));
     let programs = Programs::load(ebpf, has_xdp)?;
@@ -279,6 +281,19 @@ fn open_maps(pins: &Pins, plans: &[Plan]) -> Result<Vec<(BpfMap, bool)>, Error> 
         maps.push((map, fresh));
     }
     Ok(maps)
+}
+
+/// Where flows are pinned and their replies' filter is not, they are of a version without it: of
+/// these all packets are looked up, until the agent knows which are needed.
+fn look_replies_up(plans: &[Plan], maps: &[(BpfMap, bool)]) -> Result<(), Error> {
+    let table = Table::lb_replies_v1;
+    let has_flows = |plan: &Plan| conntrack::TABLES.contains(&plan.table) && plan.found.is_some();
+    match &maps[table as usize] {
+        (replies, true) if plans.iter().any(has_flows) => {
+            filter::expect_all_replies(replies).map_err(|e| map_error(table, "write", e))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn carry(

@@ -50,7 +50,7 @@ pub use bind::{Binding, Dialled, Sticky};
 pub use datapath::{Datapath, HookState, Status};
 pub use error::Error;
 pub use failure::{ApplyReport, Failure, Purge};
-pub use filter::FilterBits;
+pub use filter::{Bits, FilterBits};
 pub use janitor::JanitorStats;
 pub use left::Seeded;
 pub use namespaces::cookies;

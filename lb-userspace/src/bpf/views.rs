@@ -333,7 +333,7 @@ impl Views {
                 Some(tables.values().map(|len| u64::from(*len)).sum())
             }
             (Table::lb_backends_v1, _) => Some(self.backends()?.len() as u64),
-            (Table::lb_filter_v1, _) => {
+            (Table::lb_filter_v1 | Table::lb_replies_v1, _) => {
                 let bytes = array(table, map, (0, u32::MAX))?;
                 Some(
                     values_of::<u64>(&bytes)

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use lb_common::{Frontend, FrontendKey, reason::Class};
+use lb_common::{Frontend, FrontendKey, reason::Class, schema::name};
 use lb_plan::model::ServicePortKey;
 use serde::Serialize;
 
@@ -227,7 +227,7 @@ pub(super) fn map_rows(views: &Views) -> (Vec<MapRow>, Vec<String>) {
         owner: map.owner,
         entries: map.used,
         // Of the filter bits count, and an element is a word of them.
-        capacity: match map.name == lb_common::schema::name::lb_filter_v1 {
+        capacity: match [name::lb_filter_v1, name::lb_replies_v1].contains(&map.name) {
             true => u64::from(map.entries) * 64,
             false => u64::from(map.entries),
         },

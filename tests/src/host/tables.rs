@@ -36,6 +36,8 @@ pub struct MemTables {
     pub capacity: Capacity,
     /// Words of the filter that are not zero.
     pub filter: HashMap<u32, u64>,
+    /// Words of the filter of replies that are not zero.
+    pub replies: RefCell<BTreeMap<u32, u64>>,
     /// Frontends.
     pub frontends: HashMap<FrontendKey, Frontend>,
     /// Backends by id.
@@ -71,6 +73,7 @@ impl MemTables {
         Self {
             capacity,
             filter: HashMap::new(),
+            replies: RefCell::default(),
             frontends: HashMap::new(),
             backends: HashMap::new(),
             slots: HashMap::new(),
@@ -131,6 +134,13 @@ fn add(counter: &mut ServiceCounter, a: &Account) {
 impl Maps for &MemTables {
     fn filter(&self, word: u32) -> u64 {
         self.filter.get(&word).copied().unwrap_or(0)
+    }
+    fn replies(&self, word: u32) -> u64 {
+        self.replies.borrow().get(&word).copied().unwrap_or(0)
+    }
+    fn expect_replies(&self, word: u32, bits: u64) {
+        self.wrote();
+        *self.replies.borrow_mut().entry(word).or_default() |= bits;
     }
     fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
         self.frontends.get(key).copied()

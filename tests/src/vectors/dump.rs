@@ -1,6 +1,7 @@
 //! What the datapath has written, as text: equal texts are equal maps.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::atomic::AtomicU64,
@@ -11,6 +12,8 @@ use lb_common::{
     ServiceCounter, conntrack::buckets_in, ct_flags,
 };
 use lb_datapath::{Family, V4, V6, table};
+
+use super::seed::reply_bit;
 
 /// One direction of a flow: the tuple of its packets, and what they are given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +81,10 @@ pub struct State {
     pub conntrack: Vec<String>,
     /// Bytes and times of the same entries, affinity, counters.
     pub rest: Vec<String>,
+    /// Bits of the filter of replies.
+    pub replies: BTreeSet<u32>,
+    /// Those of them that the entries need.
+    pub needed: BTreeSet<u32>,
 }
 
 /// Ticks within which something is new: a packet's run may cross one.
@@ -133,6 +140,14 @@ impl State {
             entry.flags
         ));
         self.conntrack.push(line.to_string());
+        self.needed.extend(reply_bit(key, entry));
+    }
+    /// Adds words of the filter of replies.
+    pub fn replies(&mut self, words: impl IntoIterator<Item = (u32, u64)>) {
+        for (index, word) in words {
+            let set = (0..64).filter(|bit| word >> bit & 1 != 0);
+            self.replies.extend(set.map(|bit| index * 64 + bit));
+        }
     }
     /// Adds a binding of a client.
     pub fn bound(&mut self, now: u32, key: &AffinityKey, value: &Affinity) {

@@ -51,6 +51,9 @@ impl Host {
     pub fn new(world: &World) -> Self {
         let mut tables = MemTables::new(CAPACITY);
         tables.filter = world.filter.iter().map(|(k, v)| (*k, *v)).collect();
+        for bit in world.replies() {
+            *tables.replies.get_mut().entry(bit / 64).or_default() |= 1 << (bit % 64);
+        }
         tables.frontends = world.frontends.iter().map(|(k, v)| (*k, *v)).collect();
         tables.backends = world.backends.iter().map(|(k, v)| (*k, *v)).collect();
         tables.slots = world.slots.iter().map(|(k, v)| (*k, *v)).collect();
@@ -138,6 +141,7 @@ impl Host {
         let t = &self.tables;
         let mut state = State::default();
         state.conntrack(NOW, &t.ct4, &t.ct6);
+        state.replies(t.replies.borrow().clone());
         for (key, value) in t.affinity.borrow().iter() {
             state.bound(NOW, key, value);
         }
@@ -165,7 +169,9 @@ pub fn run(vector: &Vector, lane: Lane, kernel: &mut Kernel) -> Vec<String> {
         let found = packet(x, lane, &host, kernel);
         failures.extend(found.map(|what| format!("packet {index}, {what}")));
     }
-    failures.extend(against_conntrack(vector, &host.state().conntrack));
+    let state = host.state();
+    failures.extend(against_conntrack(vector, &state.conntrack));
+    failures.extend(against_replies(&vector.world, &state));
     let title = vector.title();
     failures
         .into_iter()
@@ -259,6 +265,17 @@ fn against_conntrack(vector: &Vector, found: &[String]) -> Option<String> {
     (found != expected).then(|| format!("conntrack is\n  {is}\nand should be\n  {be}"))
 }
 
+/// The filter of replies has the bits of all flows, and no others but of flows before.
+fn against_replies(world: &World, state: &State) -> Option<String> {
+    let missing: Vec<_> = state.needed.difference(&state.replies).collect();
+    let before = world.replies();
+    let strange = state.replies.difference(&state.needed);
+    let strange: Vec<_> = strange.filter(|bit| !before.contains(bit)).collect();
+    (!missing.is_empty() || !strange.is_empty()).then(|| {
+        format!("of the filter of replies bits {missing:?} are missing, and {strange:?} are set")
+    })
+}
+
 /// What differs between the maps of the host and of the kernel.
 #[must_use]
 pub fn differences(ours: &State, theirs: &State) -> Option<String> {
@@ -272,7 +289,10 @@ pub fn differences(ours: &State, theirs: &State) -> Option<String> {
             .collect()
     };
     let text = only(ours, theirs, "host") + &only(theirs, ours, "kernel");
-    (ours != theirs).then(|| format!("the kernel's maps differ:\n{text}"))
+    (ours != theirs).then(|| {
+        let bits = [ours, theirs].map(|s| &s.replies);
+        format!("the kernel's maps differ:\n{text}replies (host, kernel): {bits:?}")
+    })
 }
 
 /// Outcomes that only the write of the flow finds out, which a dry run leaves.

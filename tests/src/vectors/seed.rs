@@ -1,10 +1,15 @@
 //! What was in the datapath's own maps before, at a given time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use lb_common::{
-    Addr, Affinity, AffinityKey, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4, CtKey6,
-    conntrack::HEAD_LOCK,
+    Addr, Affinity, AffinityKey, Backend, Be16, Be32, CtEntry, CtEntry4, CtEntry6, CtKey, CtKey4,
+    CtKey6,
+    conntrack::{FRAGMENT, HEAD_LOCK},
+    ct_flags,
 };
 use lb_datapath::{Family, Insert, V4, V6, host};
 
@@ -12,6 +17,7 @@ use crate::host::empty;
 
 use super::{
     dump::convert,
+    reference::{Bit, filter_bit},
     world::{Seed, World},
 };
 
@@ -30,6 +36,16 @@ fn aged(seed: &Seed, now: u32) -> CtEntry6 {
     entry.created = now.wrapping_sub(seed.age);
     entry.last_seen = entry.created;
     entry
+}
+
+/// The bit without which packets of an entry are not looked up on their way to a client, if they
+/// are translated there: what the kernel translates passes either way.
+pub(super) fn reply_bit(key: &CtKey6, entry: &CtEntry6) -> Option<u32> {
+    let is_reply = entry.flags & (ct_flags::REPLY | ct_flags::LEFT) == ct_flags::REPLY;
+    let is_ours = is_reply && key.proto & FRAGMENT == 0;
+    let protocol = u8::try_from(key.proto).ok().filter(|_| is_ours)?;
+    let (addr, port) = (key.src.into(), key.sport.get());
+    Some(filter_bit(Bit::Backend, addr, port, protocol))
 }
 
 /// A stranger's flow, which takes room.
@@ -125,6 +141,24 @@ impl World {
             tables.1[lock_of(V6::BUCKET_WORDS)].store(lock, Ordering::Relaxed);
         }
         tables
+    }
+
+    /// Bits of the filter of replies that flows have left behind.
+    #[must_use]
+    pub fn replies(&self) -> BTreeSet<u32> {
+        let seeds = self.flows.iter();
+        seeds
+            .filter_map(|seed| reply_bit(&seed.key, &seed.entry))
+            .collect()
+    }
+
+    /// Bits of the filter of replies that may be set: those, and of all backends.
+    #[must_use]
+    pub fn possible_replies(&self) -> BTreeSet<u32> {
+        let of = |b: &Backend| filter_bit(Bit::Backend, b.addr.into(), b.port.get(), b.proto);
+        let mut bits = self.replies();
+        bits.extend(self.backends.values().map(of));
+        bits
     }
 
     /// Affinity as it is at a time, in ticks.

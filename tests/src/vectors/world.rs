@@ -244,7 +244,6 @@ impl World {
     /// With a backend.
     #[must_use]
     pub fn backend(mut self, id: u32, at: SocketAddr, proto: u8, local: bool) -> Self {
-        self.set_bit(Bit::Backend, at.ip(), at.port(), proto);
         let local = if local { backend_flags::LOCAL } else { 0 };
         let backend = Backend {
             addr: at.ip().into(),

@@ -190,14 +190,7 @@ fn put_backend(lb: &mut Ebpf, service: &Service, id: u32, n: u32) -> Result<()> 
         reserved: 0,
         flags: backend_flags::LIVE | local,
     };
-    put(lb, name::lb_backends_v1, id, &backend)?;
-    let bit = filter_bit(
-        filter_kind::BACKEND,
-        addr,
-        Be16::new(BACKEND_PORT),
-        service.proto,
-    );
-    set_bit(lb, bit)
+    put(lb, name::lb_backends_v1, id, &backend)
 }
 
 fn put_frontend(lb: &mut Ebpf, service: &Service, value: Frontend) -> Result<()> {

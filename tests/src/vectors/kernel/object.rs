@@ -86,6 +86,7 @@ type Bytes<const K: usize, const V: usize> = HashMap<MapData, [u8; K], [u8; V]>;
 /// The maps of the packet path, their keys and values as bytes.
 pub struct Maps {
     filter: Array<MapData, u64>,
+    replies: Array<MapData, u64>,
     frontends: Bytes<FRONTEND_KEY, FRONTEND>,
     backends: Array<MapData, [u8; BACKEND]>,
     slots: Array<MapData, Slots>,
@@ -99,6 +100,8 @@ pub struct Maps {
     backend_counters: PerCpuArray<MapData, [u8; COUNTER]>,
     /// Words of the filter, and elements of the slots, that are not zero.
     written: (BTreeSet<u32>, BTreeSet<u32>),
+    /// Words of the filter of replies that may not be zero.
+    replied: BTreeSet<u32>,
     cpus: usize,
 }
 
@@ -132,6 +135,7 @@ impl Maps {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
             filter: take!(ebpf, lb_filter_v1, Array),
+            replies: take!(ebpf, lb_replies_v1, Array),
             frontends: take!(ebpf, lb_frontends_v1, HashMap),
             backends: take!(ebpf, lb_backends_v1, Array),
             slots: take!(ebpf, lb_slots_v1, Array),
@@ -144,6 +148,7 @@ impl Maps {
             services: take!(ebpf, lb_svc_ctr_v1, PerCpuArray),
             backend_counters: take!(ebpf, lb_be_ctr_v1, PerCpuArray),
             written: Default::default(),
+            replied: BTreeSet::new(),
             cpus: aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?,
         })
     }
@@ -157,6 +162,12 @@ impl Maps {
         for (word, bits) in &world.filter {
             self.filter.set(*word, bits, 0)?;
             self.written.0.insert(*word);
+        }
+        let possible = world.possible_replies();
+        self.replied = possible.iter().map(|bit| bit / 64).collect();
+        for bit in world.replies() {
+            let word = self.replies.get(&(bit / 64), 0)? | 1 << (bit % 64);
+            self.replies.set(bit / 64, word, 0)?;
         }
         let mut slots: BTreeMap<u32, Slots> = BTreeMap::new();
         for (slot, id) in &world.slots {
@@ -199,6 +210,9 @@ impl Maps {
         for word in std::mem::take(&mut self.written.0) {
             self.filter.set(word, 0, 0)?;
         }
+        for word in std::mem::take(&mut self.replied) {
+            self.replies.set(word, 0, 0)?;
+        }
         for element in std::mem::take(&mut self.written.1) {
             self.slots.set(element, Slots::default(), 0)?;
         }
@@ -234,6 +248,9 @@ impl Maps {
     pub fn state(&self, now: u32) -> Result<State> {
         let mut state = State::default();
         state.conntrack(now, &get(&self.ct4)?, &get(&self.ct6)?);
+        for word in &self.replied {
+            state.replies([(*word, self.replies.get(word, 0)?)]);
+        }
         for item in self.affinity.iter() {
             let (key, value) = item?;
             state.bound(now, &pod_read_unaligned(&key), &pod_read_unaligned(&value));
