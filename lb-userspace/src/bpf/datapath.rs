@@ -22,7 +22,7 @@ use super::{
     kernel::KernelStore,
     layout::{agent_owned, carry_over},
     links::{Attached, Place, attach, end, pinned},
-    load::{Loaded, Source, Staged, clean_foreign, load, map_error},
+    load::{Loaded, Staged, clean_foreign, load, map_error},
     pins::{Pins, open_cgroup},
     probe::Features,
     programs::{Programs, SOCKET},
@@ -95,7 +95,10 @@ impl Datapath {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_object(object: &[u8], settings: &Settings) -> Result<(Self, Actual), Error> {
+    pub fn load_object(
+        object: &'static [u8],
+        settings: &Settings,
+    ) -> Result<(Self, Actual), Error> {
         let loaded = load(object, settings)?;
         let Loaded {
             pins,
@@ -176,10 +179,7 @@ impl Datapath {
         if self.dry.is_some() {
             return;
         }
-        let elements = |table: &Table| (*table, self.map(*table).info().max_entries);
-        let maps = Table::ALL.iter().map(elements).collect();
-        let source = Source::new(&self.features, &self.settings.sizes);
-        let loading = dry::in_background(OBJECT, maps, self.pins.clone(), source);
+        let loading = dry::in_background(self.programs.recipe().clone());
         self.dry = Some(loading);
     }
 

@@ -2,8 +2,8 @@
 //! once everything serves, and pins it for the command line.
 
 use std::{
-    fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    io,
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
@@ -13,13 +13,12 @@ use lb_common::{Reason, trace};
 
 use super::{
     error::Error,
-    load::{Source, load_object},
     pins::{Pins, pin_error, remove},
     prog::run_on,
     programs::{absent, load_one},
+    recipe::Recipe,
     settings::Settings,
     sys,
-    table::Table,
 };
 
 /// The program's name, and that of its pin.
@@ -100,22 +99,17 @@ const CB: usize = 12;
 const GROWTH: usize = 256;
 
 impl Dry {
-    /// Loads the program with maps, each with its elements, that are pinned, and pins it in
-    /// the place of an earlier one.
-    fn load(
-        object: &[u8],
-        maps: &[(Table, u32)],
-        pins: &Pins,
-        source: &Source,
-    ) -> Result<Self, Error> {
-        let maps = maps
-            .iter()
-            .map(|(table, elements)| (*table, *elements, pins.map(*table)));
+    /// Takes the program over that is pinned, or loads one and pins it.
+    fn load(recipe: &Recipe) -> Result<Self, Error> {
+        if let Ok(fd) = sys::obj_get(&path(&recipe.pins), 0) {
+            return Ok(Self(fd));
+        }
         // It tells no monitor of anything.
-        let mut ebpf = load_object(object, maps, None, source)?;
+        let mut ebpf = recipe.load(false)?;
         let program = ebpf.program_mut(NAME).ok_or_else(|| absent(NAME))?;
         let fd = load_one(NAME, program)?;
-        pin(fd.as_fd(), pins)?;
+        let path = path(&recipe.pins);
+        sys::obj_pin(fd.as_fd(), &path).map_err(|source| pin_error("pin", &path, source))?;
         Ok(Self(fd))
     }
 
@@ -179,18 +173,13 @@ const IDLE: libc::c_int = 19;
 
 /// Loads the program on a thread of its own, which fills the cell: nothing that serves waits
 /// for it.
-pub(super) fn in_background(
-    object: &'static [u8],
-    maps: Vec<(Table, u32)>,
-    pins: Pins,
-    source: Source,
-) -> Arc<OnceLock<Dry>> {
+pub(super) fn in_background(recipe: Recipe) -> Arc<OnceLock<Dry>> {
     let loaded = Arc::new(OnceLock::new());
     let cell = loaded.clone();
     let load = move || {
         // SAFETY: the call takes numbers only; on Linux they mean this thread.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, IDLE) };
-        match Dry::load(object, &maps, &pins, &source) {
+        match Dry::load(&recipe) {
             Ok(dry) => drop(cell.set(dry)),
             Err(error) => tracing::warn!("{error}; nothing can be explained"),
         }
@@ -206,15 +195,7 @@ fn path(pins: &Pins) -> PathBuf {
     pins.programs().join(NAME)
 }
 
-/// Pins the program; whoever opens the pin meanwhile finds the earlier one or this.
-fn pin(program: BorrowedFd<'_>, pins: &Pins) -> Result<(), Error> {
-    let (to, new) = (path(pins), pins.programs().join("lb_dry_new"));
-    remove(&new)?;
-    sys::obj_pin(program, &new).map_err(|source| pin_error("pin", &new, source))?;
-    fs::rename(&new, &to).map_err(|source| pin_error("rename", &new, source))
-}
-
-/// Removes the pin: its program reads maps that are about to be replaced.
+/// Removes the pin: its program is of another build, or reads other maps.
 pub(super) fn forget(pins: &Pins) -> Result<(), Error> {
     remove(&path(pins))
 }

@@ -3,22 +3,14 @@
 
 use std::path::PathBuf;
 
-use aya::{Ebpf, EbpfLoader};
-use lb_common::conntrack::buckets;
-
 use super::{
-    clock, conntrack,
-    devices::is_xdp,
-    dry,
-    error::{Error, chain},
-    filter,
+    error::Error,
     layout::{Fate, Layout, agent_owned, carry_over, fate, fits},
-    links::pinned,
     map::BpfMap,
-    monitor,
     pins::{Foreign, Pins, open_map, remove},
     probe::{Features, check_privileges, lift_memlock},
     programs::Programs,
+    recipe::{Maps, Recipe, Source},
     required,
     settings::{MapSizes, Settings},
     table::Table,
@@ -31,7 +23,7 @@ pub(super) struct Loaded {
     pub(super) features: Features,
     pub(super) programs: Programs,
     /// Open maps in the order of [`Table::ALL`], and whether they are new.
-    pub(super) maps: Vec<(BpfMap, bool)>,
+    pub(super) maps: Maps,
     /// Maps that take another one's place.
     pub(super) staged: Vec<Staged>,
     /// The maps start empty although pinned ones are in use: they are to be
@@ -51,12 +43,12 @@ pub(super) struct Staged {
 
 /// What is done about one table.
 #[derive(Debug)]
-struct Plan {
-    table: Table,
+pub(super) struct Plan {
+    pub(super) table: Table,
     /// Of the kernel's map.
     elements: u32,
-    found: Option<BpfMap>,
-    fate: Fate,
+    pub(super) found: Option<BpfMap>,
+    pub(super) fate: Fate,
 }
 
 impl Plan {
@@ -80,7 +72,7 @@ impl Plan {
         self.found.is_some() && self.fate != Fate::Reuse
     }
 
-    fn path(&self, pins: &Pins) -> PathBuf {
+    pub(super) fn path(&self, pins: &Pins) -> PathBuf {
         match self.is_staged() {
             true => pins.staged_map(self.table),
             false => pins.map(self.table),
@@ -89,7 +81,7 @@ impl Plan {
 }
 
 /// Loads an object's programs with the maps of the settings.
-pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> {
+pub(super) fn load(object: &'static [u8], settings: &Settings) -> Result<Loaded, Error> {
     check_privileges()?;
     lift_memlock();
     let features = Features::probe(settings.probes)?;
@@ -97,22 +89,19 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded, Error> 
     let pins = Pins::prepare(&settings.bpffs, settings.pin_dir())?;
     let mut messages = Vec::new();
     let (plans, fill_first) = plan(&pins, &settings.sizes, &mut messages)?;
-    // It reads the maps that were in use: none, until one reads those of this start.
-    dry::forget(&pins)?;
-    let maps = plans
-        .iter()
-        .map(|plan| (plan.table, plan.elements, plan.path(&pins)));
-    let ebpf = load_object(
+    let recipe = Recipe {
         object,
-        maps,
-        Some(&pins),
-        &Source::new(&features, &settings.sizes),
-    )?;
-    let maps = open_maps(&pins, &plans)?;
-    look_replies_up(&plans, &maps)?;
-    let had = pinned(&pins.links())?;
-    let has_xdp = had.iter().any(|link| is_xdp(&link.name));
-    let programs = Programs::load(ebpf, has_xdp)?;
+        pins: pins.clone(),
+        maps: plans
+            .iter()
+            .map(|plan| (plan.table, plan.elements))
+            .collect(),
+        source: Source::new(&features, &settings.sizes)?,
+    };
+    let (maps, programs) = match recipe.take_over(&plans)? {
+        Some(taken) => taken,
+        None => recipe.start(&plans)?,
+    };
     let mut staged = Vec::new();
     for (plan, (new, _)) in plans.into_iter().zip(&maps) {
         if plan.is_staged() {
@@ -205,59 +194,9 @@ fn describe(table: Table, fate: Fate, found: &Layout, expected: &Layout) -> Opti
     }
 }
 
-/// What the programs are told of the kernel and of the sizes.
-pub(super) struct Source {
-    set_retval: u32,
-    buckets: u32,
-}
-
-impl Source {
-    pub(super) fn new(features: &Features, sizes: &MapSizes) -> Self {
-        Self {
-            set_retval: u32::from(features.set_retval.present),
-            buckets: buckets(sizes.conntrack),
-        }
-    }
-}
-
-/// Opens an object with pinned maps, each with its elements, which are made where there
-/// are none, and those of the monitor. aya writes zeros to the latter's `.bss`, pinned or not: a
-/// monitor asks again within 50 ms. No program is loaded yet.
-pub(super) fn load_object(
-    object: &[u8],
-    maps: impl Iterator<Item = (Table, u32, PathBuf)>,
-    monitored: Option<&Pins>,
-    source: &Source,
-) -> Result<Ebpf, Error> {
-    let ns_per_jiffy = clock::ns_per_jiffy().map_err(|error| Error::Object {
-        problem: format!("the kernel's jiffies cannot be read: {error}"),
-    })?;
-    let mut loader = EbpfLoader::new();
-    loader.override_global("HAVE_SET_RETVAL", &source.set_retval, false);
-    loader.override_global("NS_PER_JIFFY", &ns_per_jiffy, false);
-    let seed = conntrack::seed().map_err(|error| Error::Object {
-        problem: format!("the id of the boot cannot be read: {error}"),
-    })?;
-    loader.override_global("CT_SEED", &seed, true);
-    loader.override_global("CT_BUCKETS", &source.buckets, true);
-    for (table, elements, path) in maps {
-        loader.map_max_entries(table.name(), elements);
-        loader.map_pin_path(table.name(), path);
-    }
-    if let Some(pins) = monitored {
-        monitor::clear_way(pins)?;
-        for map in lb_common::monitor::MAPS {
-            loader.map_pin_path(map.name, pins.monitor(map));
-        }
-    }
-    loader.load(object).map_err(|error| Error::Object {
-        problem: chain(&error),
-    })
-}
-
 /// Opens the maps that the programs were loaded with, and checks them: aya takes
 /// a pinned map as it is.
-fn open_maps(pins: &Pins, plans: &[Plan]) -> Result<Vec<(BpfMap, bool)>, Error> {
+pub(super) fn open_maps(pins: &Pins, plans: &[Plan]) -> Result<Maps, Error> {
     let mut maps = Vec::new();
     for plan in plans {
         let map = open_map(&plan.path(pins), 0)?;
@@ -281,19 +220,6 @@ fn open_maps(pins: &Pins, plans: &[Plan]) -> Result<Vec<(BpfMap, bool)>, Error> 
         maps.push((map, fresh));
     }
     Ok(maps)
-}
-
-/// Where flows are pinned and their replies' filter is not, they are of a version without it: of
-/// these all packets are looked up, until the agent knows which are needed.
-fn look_replies_up(plans: &[Plan], maps: &[(BpfMap, bool)]) -> Result<(), Error> {
-    let table = Table::lb_replies_v1;
-    let has_flows = |plan: &Plan| conntrack::TABLES.contains(&plan.table) && plan.found.is_some();
-    match &maps[table as usize] {
-        (replies, true) if plans.iter().any(has_flows) => {
-            filter::expect_all_replies(replies).map_err(|e| map_error(table, "write", e))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn carry(

@@ -24,7 +24,8 @@ mod guard;
 #[cfg(test)]
 mod guard_tests;
 mod janitor;
-pub mod kernel;
+pub mod kept;
+mod kernel;
 mod layout;
 mod left;
 mod links;
@@ -37,6 +38,7 @@ mod pins;
 mod probe;
 mod prog;
 mod programs;
+mod recipe;
 mod required;
 mod settings;
 mod sockets;

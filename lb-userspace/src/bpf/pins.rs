@@ -1,6 +1,6 @@
 //! The directory of pins: `bascule/` of a bpffs, with a file for each map,
-//! `links/` for what is attached, `programs/` for what is run to be asked, and
-//! `staged/` for maps that are being filled before they take the place of others.
+//! `links/` for what is attached, `programs/` for programs that the next start takes
+//! over or that are run to be asked, and `staged/` for maps that are being filled before they take the place of others.
 
 use std::{
     env,
@@ -78,7 +78,7 @@ impl Pins {
         self.dir.join("links")
     }
 
-    /// The directory of programs that are attached to nothing.
+    /// The directory of programs.
     pub(super) fn programs(&self) -> PathBuf {
         self.dir.join("programs")
     }

@@ -4,16 +4,20 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     panic::resume_unwind,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::OnceLock,
     thread,
 };
 
 use aya::{
     Ebpf,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, SchedClassifier},
 };
 
-use super::error::{Error, chain};
+use super::{
+    error::{Error, chain},
+    kept::Kept,
+    recipe::Recipe,
+};
 
 /// XDP on uplinks.
 const XDP: &str = "lb_xdp";
@@ -63,35 +67,57 @@ pub(super) const SOCKET: [(&str, u32); 8] = [
     ("lb_getpeer6", 30),
 ];
 
-/// The loaded programs.
+/// The loaded programs, each pinned.
 #[derive(Debug)]
 pub(super) struct Programs {
-    // Attaching by netlink goes through aya, which wants its programs mutable.
-    ebpf: Mutex<Ebpf>,
+    kept: Kept,
+    recipe: Recipe,
     fds: HashMap<&'static str, OwnedFd>,
     /// XDP's descriptor, or why it is not to be had; empty until a device wants it.
     xdp: OnceLock<Result<OwnedFd, String>>,
 }
 
 impl Programs {
-    /// Loads what every node needs, and XDP too if it `has_xdp` already: where no
-    /// device can run it, it would be a quarter of the verifier's work for nothing.
-    pub(super) fn load(mut ebpf: Ebpf, has_xdp: bool) -> Result<Self, Error> {
-        let names: Vec<_> = always().chain(has_xdp.then_some(XDP)).collect();
-        let mut loaded = load_all(&mut ebpf, &names);
-        let xdp = OnceLock::new();
-        if let Some(program) = loaded.remove(XDP) {
-            xdp.get_or_init(|| or_without(program));
-        }
+    /// Takes over those that are pinned; `None` if any is missing that every node needs.
+    pub(super) fn take_over(kept: &Kept, recipe: &Recipe) -> Option<Self> {
         let mut fds = HashMap::new();
         for name in always() {
-            let program = loaded.remove(name);
-            fds.insert(name, program.unwrap_or_else(|| Err(absent(name)))?);
+            fds.insert(name, kept.open(name)?);
         }
-        Ok(Self {
-            ebpf: Mutex::new(ebpf),
+        let xdp = kept.open(XDP).map(|fd| OnceLock::from(Ok(fd)));
+        Some(Self {
+            kept: kept.clone(),
+            recipe: recipe.clone(),
             fds,
-            xdp,
+            xdp: xdp.unwrap_or_default(),
+        })
+    }
+
+    /// Loads what every node needs, and XDP too if it `has_xdp` already: where no
+    /// device can run it, it would be a quarter of the verifier's work for nothing.
+    pub(super) fn load(
+        mut ebpf: Ebpf,
+        has_xdp: bool,
+        (kept, recipe): (Kept, Recipe),
+    ) -> Result<Self, Error> {
+        let names: Vec<_> = always().chain(has_xdp.then_some(XDP)).collect();
+        let mut loaded = load_all(&mut ebpf, &names);
+        let mut pinned = |name| {
+            let program = loaded.remove(name).unwrap_or_else(|| Err(absent(name)))?;
+            kept.keep(name, program.as_fd())?;
+            Ok(program)
+        };
+        let mut fds = HashMap::new();
+        for name in always() {
+            fds.insert(name, pinned(name)?);
+        }
+        let xdp = has_xdp.then(|| OnceLock::from(or_without(pinned(XDP))));
+        kept.remove_others()?;
+        Ok(Self {
+            kept,
+            recipe,
+            fds,
+            xdp: xdp.unwrap_or_default(),
         })
     }
 
@@ -101,11 +127,13 @@ impl Programs {
     /// Why it is not to be had.
     pub(super) fn xdp(&self) -> Result<BorrowedFd<'_>, String> {
         let load = || {
-            let mut ebpf = self.aya();
-            let program = ebpf.program_mut(XDP).ok_or_else(|| absent(XDP));
-            or_without(program.and_then(|program| load_one(XDP, program)))
+            let mut ebpf = self.recipe.load(true)?;
+            let program = ebpf.program_mut(XDP).ok_or_else(|| absent(XDP))?;
+            let fd = load_one(XDP, program)?;
+            self.kept.keep(XDP, fd.as_fd())?;
+            Ok(fd)
         };
-        let loaded = self.xdp.get_or_init(load).as_ref();
+        let loaded = self.xdp.get_or_init(|| or_without(load())).as_ref();
         loaded.map(OwnedFd::as_fd).map_err(Clone::clone)
     }
 
@@ -115,9 +143,17 @@ impl Programs {
         Ok(fd.as_fd())
     }
 
-    /// The programs as aya's.
-    pub(super) fn aya(&self) -> MutexGuard<'_, Ebpf> {
-        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A program of TC as aya's, which attaches by netlink.
+    ///
+    /// # Errors
+    /// Its pin cannot be opened.
+    pub(super) fn classifier(&self, name: &'static str) -> Result<SchedClassifier, ProgramError> {
+        SchedClassifier::from_pin(self.kept.path(name))
+    }
+
+    /// What they are loaded from.
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 }
 

@@ -44,16 +44,11 @@ pub(super) fn cover(
         (TcAttachType::Egress, hooks.egress),
         (TcAttachType::Ingress, hooks.ingress),
     ];
-    let mut ebpf = programs.aya();
     for (direction, name) in both {
-        let program = ebpf
-            .program_mut(name)
-            .and_then(|p| <&mut SchedClassifier>::try_from(p).ok());
-        let program = program.ok_or_else(|| failed(name, &"not loaded"))?;
-        let filtered = match new {
-            true => add(program, &device.name, direction),
-            false => replace(program, &device.name, direction),
-        };
+        let filtered = programs.classifier(name).and_then(|mut program| match new {
+            true => add(&mut program, &device.name, direction),
+            false => replace(&mut program, &device.name, direction),
+        });
         filtered.map_err(|error| {
             let errno = program_errno(&error);
             if vanished(errno) {
