@@ -181,7 +181,7 @@ fn contents(node: &Node, files: &BTreeMap<String, String>) {
     assert_eq!(json("status.json")["verdict"], "well");
     let layouts = json("layouts.json");
     let layouts = layouts.as_array().unwrap();
-    assert_eq!(layouts.len(), 13);
+    assert_eq!(layouts.len(), 14);
     assert!(
         layouts.iter().all(|layout| layout["same"] == true),
         "{layouts:?}"
