@@ -149,30 +149,48 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows: Vec::new(),
         failed: None,
     };
-    if plan.wants("xdp") || plan.wants("tc") {
-        report.watch("datapath", |_| datapath::measure(&plan));
+    for suite in [datapath_rows, control_rows, traffic_rows, l7_rows] {
+        suite(&plan, &mut report);
+        // What was measured is kept, however the rest ends.
+        write(args, &report)?;
     }
+    println!("{}", report::table(&report.rows));
+    report.notes.iter().for_each(|note| println!("{note}"));
+    report.failed.map_or(Ok(()), Err)
+}
+
+fn datapath_rows(plan: &Plan, report: &mut Report) {
+    if plan.wants("xdp") || plan.wants("tc") {
+        report.watch("datapath", |_| datapath::measure(plan));
+    }
+}
+
+fn control_rows(plan: &Plan, report: &mut Report) {
     if plan.wants("control") {
         report.watch("control", |report| {
             control::build()?;
-            let measured = control::measure(&plan, &mut report.notes);
+            let measured = control::measure(plan, &mut report.notes);
             report.partial("control", measured)
         });
     }
+}
+
+fn traffic_rows(plan: &Plan, report: &mut Report) {
     if plan.wants("traffic") {
         // The cluster's own processes are no children of this one: the suite looks itself.
-        let measured = traffic::measure(&plan, &mut report.notes);
+        let measured = traffic::measure(plan, &mut report.notes);
         let measured = report.partial("traffic", measured);
         report.take("traffic", measured);
     }
+}
+
+fn l7_rows(plan: &Plan, report: &mut Report) {
     if plan.wants("l7") {
         report.watch("l7", |report| {
-            let measured = l7::measure(&plan);
+            let measured = l7::measure(plan);
             report.partial("l7", measured)
         });
     }
-    finish(args, &report.rows, &report.notes)?;
-    report.failed.map_or(Ok(()), Err)
 }
 
 /// What all suites have measured so far.
@@ -228,9 +246,9 @@ impl Report {
     }
 }
 
-fn finish(args: &Args, rows: &[Row], notes: &[String]) -> Result<()> {
-    println!("{}", report::table(rows));
-    notes.iter().for_each(|note| println!("{note}"));
+/// Writes the files that are asked for.
+fn write(args: &Args, report: &Report) -> Result<()> {
+    let Report { rows, notes, .. } = report;
     let write = |path: &PathBuf, text: String| {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     };
