@@ -234,7 +234,7 @@ impl Planner {
     /// its backend, and its packets must still be looked up. Bits are cleared
     /// only when every earlier batch is done.
     pub fn clear_filter(&mut self, still_needed: impl Fn(u32) -> bool) -> Batch {
-        if !self.synced || self.has_pending() {
+        if !self.is_settled() {
             return Batch::default();
         }
         Batch {
@@ -246,8 +246,13 @@ impl Planner {
     /// in the maps, or were a moment ago. `None` while [`Self::clear_filter`] clears nothing
     /// either.
     pub fn reply_bits(&self) -> Option<impl Iterator<Item = u32>> {
-        let is_settled = self.synced && !self.has_pending();
-        is_settled.then(|| self.backends.identities().map(backend_bit))
+        let bits = || self.backends.identities().map(backend_bit);
+        self.is_settled().then(bits)
+    }
+
+    /// Whether the maps have all that is planned, as far as batches were written.
+    fn is_settled(&self) -> bool {
+        self.synced && !self.has_pending()
     }
 
     /// What cannot be served as written, sorted.

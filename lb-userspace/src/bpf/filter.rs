@@ -65,14 +65,13 @@ impl FilterBits {
     pub(super) fn add(&mut self, slot: &CtSlot<Addr>) {
         let key = &slot.key;
         let protocol = key.proto as u8;
-        let bit = |kind, addr, port, protocol| filter_bit(kind, addr, port, protocol);
         if is_forward(&slot.entry) {
             self.requests.extend([
-                bit(filter_kind::VIP, key.dst, Be16::new(0), 0),
-                bit(filter_kind::FRONTEND, key.dst, key.dport, protocol),
+                filter_bit(filter_kind::VIP, key.dst, Be16::new(0), 0),
+                filter_bit(filter_kind::FRONTEND, key.dst, key.dport, protocol),
             ]);
         } else {
-            let bit = bit(filter_kind::BACKEND, key.src, key.sport, protocol);
+            let bit = filter_bit(filter_kind::BACKEND, key.src, key.sport, protocol);
             self.replies.insert(bit);
         }
     }

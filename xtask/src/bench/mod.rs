@@ -149,48 +149,53 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows: Vec::new(),
         failed: None,
     };
-    for suite in [datapath_rows, control_rows, traffic_rows, l7_rows] {
-        suite(&plan, &mut report);
-        // What was measured is kept, however the rest ends.
-        write(args, &report)?;
+    for (names, measure) in SUITES {
+        if names.iter().any(|name| plan.wants(name)) {
+            measure(&plan, &mut report);
+            // What was measured is kept, however the rest ends.
+            write(args, &report)?;
+        }
     }
     println!("{}", report::table(&report.rows));
     report.notes.iter().for_each(|note| println!("{note}"));
     report.failed.map_or(Ok(()), Err)
 }
 
+/// Measures what is told of together, and puts it into the report.
+type Measure = fn(&Plan, &mut Report);
+
+/// All of them, by the names of their suites, in the order in which they are measured.
+const SUITES: [(&[&str], Measure); 4] = [
+    (&["xdp", "tc"], datapath_rows),
+    (&["control"], control_rows),
+    (&["traffic"], traffic_rows),
+    (&["l7"], l7_rows),
+];
+
 fn datapath_rows(plan: &Plan, report: &mut Report) {
-    if plan.wants("xdp") || plan.wants("tc") {
-        report.watch("datapath", |_| datapath::measure(plan));
-    }
+    report.watch("datapath", |_| datapath::measure(plan));
 }
 
 fn control_rows(plan: &Plan, report: &mut Report) {
-    if plan.wants("control") {
-        report.watch("control", |report| {
-            control::build()?;
-            let measured = control::measure(plan, &mut report.notes);
-            report.partial("control", measured)
-        });
-    }
+    report.watch("control", |report| {
+        control::build()?;
+        let measured = control::measure(plan, &mut report.notes);
+        report.partial("control", measured)
+    });
 }
 
 fn traffic_rows(plan: &Plan, report: &mut Report) {
-    if plan.wants("traffic") {
-        // The cluster's own processes are no children of this one: the suite looks itself.
-        let measured = traffic::measure(plan, &mut report.notes);
-        let measured = report.partial("traffic", measured);
-        report.take("traffic", measured);
-    }
+    // The cluster's own processes are no children of this one: the suite looks itself.
+    let measured = traffic::measure(plan, &mut report.notes);
+    let measured = report.partial("traffic", measured);
+    report.take("traffic", measured);
 }
 
 fn l7_rows(plan: &Plan, report: &mut Report) {
-    if plan.wants("l7") {
-        report.watch("l7", |report| {
-            let measured = l7::measure(plan);
-            report.partial("l7", measured)
-        });
-    }
+    report.watch("l7", |report| {
+        let measured = l7::measure(plan);
+        report.partial("l7", measured)
+    });
 }
 
 /// What all suites have measured so far.
