@@ -20,6 +20,11 @@ impl Timer {
             .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
+            // tokio wakes the task for a deadline that has passed when it is set: who asks for one
+            // each time that it is woken would never sleep.
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
             sleep.as_mut().reset(deadline);
         }
         while sleep.as_mut().poll(cx).is_ready() {
@@ -62,5 +67,21 @@ mod tests {
         // Past.
         poll_fn(|cx| timer.poll(cx, at(50))).await;
         assert_eq!(start.elapsed().as_secs(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_wakes_nobody() {
+        let start = Instant::now();
+        let mut timer = Timer::default();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            assert!(polls < 10, "the task is woken for nothing");
+            assert!(timer.poll(cx, start + Duration::from_secs(5)).is_ready());
+            timer.poll(cx, start + Duration::from_secs(60))
+        })
+        .await;
+        assert_eq!(start.elapsed().as_secs(), 60);
     }
 }

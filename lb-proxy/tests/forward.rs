@@ -57,6 +57,35 @@ async fn connections_are_kept_on_both_sides() {
     assert_eq!(proxy.proxy.waiting(), 1);
 }
 
+/// Connections that rest cost nothing: what serves them sleeps.
+#[tokio::test]
+async fn nobody_is_awake_for_connections_that_rest() {
+    let backend = Backend::plain().await;
+    let proxy = Site::new(&[backend.address]).start().await;
+    let mut talks = Vec::new();
+    for _ in 0..8 {
+        let mut talk = proxy.connect().await;
+        talk.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        talk.answer().await;
+        talks.push(talk);
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = on_cpu();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let after = on_cpu();
+    assert!(
+        after - before < Duration::from_millis(150),
+        "{before:?} {after:?}"
+    );
+}
+
+/// How long this thread, which has the whole runtime, was on a CPU (Documentation/scheduler/sched-stats.rst of Linux).
+fn on_cpu() -> Duration {
+    let file = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds = file.split(' ').next().unwrap();
+    Duration::from_nanos(nanoseconds.parse().unwrap())
+}
+
 /// Nothing is kept ready for a connection that rests; all the same it has its next request.
 #[tokio::test]
 async fn connections_rest() {
