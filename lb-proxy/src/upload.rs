@@ -152,11 +152,6 @@ impl Shared {
         self.lock().bytes
     }
 
-    /// Whether it has all come, and was taken.
-    pub(crate) fn is_done(&self) -> bool {
-        matches!(self.lock().turn, Turn::Answer(_))
-    }
-
     /// Whose turn it is.
     pub(crate) fn turn(&self) -> Turn {
         self.lock().turn

@@ -107,7 +107,7 @@ fn certificate(client: &Client) -> Option<&crate::request::Certificate> {
 
 /// What `X-Forwarded-For` of the client is with its address behind it.
 pub(crate) fn forwarded_for(head: &Head<'_>, remote: &str) -> String {
-    match head.header(&HeaderName::from_static("x-forwarded-for")) {
+    match head.header(&const { HeaderName::from_static("x-forwarded-for") }) {
         Some(sent) => format!("{sent}, {remote}"),
         None => remote.to_owned(),
     }
@@ -183,7 +183,7 @@ fn first(list: &str) -> &str {
 
 /// `$req_id`: the client's, if it sent one.
 fn request_id(globals: &Globals, head: &Head<'_>, client: &Client) -> String {
-    let sent = head.header(&HeaderName::from_static("x-request-id"));
+    let sent = head.header(&const { HeaderName::from_static("x-request-id") });
     match sent.filter(|id| !id.is_empty()) {
         Some(id) => id.into_owned(),
         None if globals.forwarded.request_id => client.request_id.clone(),

@@ -9,6 +9,13 @@ use crate::{
     variables::escaped,
 };
 
+/// A name that is looked at by the compiler, and not once a request.
+macro_rules! name {
+    ($name:literal) => {
+        const { HeaderName::from_static($name) }
+    };
+}
+
 /// A header for the backend; `None` for one that is taken away.
 pub type Set = (HeaderName, Option<HeaderValue>);
 
@@ -31,8 +38,8 @@ pub(crate) fn headers(table: &Table, host: &Host, context: &Context<'_>) -> Vec<
         client_certificate(&mut set, authority.settings.pass_to_upstream, context);
     }
     let remote = asked.remote.to_string();
-    set.named("x-request-id", &asked.request_id);
-    set.named("x-real-ip", &remote);
+    set.text(name!("x-request-id"), &asked.request_id);
+    set.text(name!("x-real-ip"), &remote);
     if forwarded.trust && forwarded.full {
         // `$realip_remote_addr`: the proxy's, which is the last of a chain.
         let peer = context.client.address.ip().to_canonical().to_string();
@@ -41,25 +48,33 @@ pub(crate) fn headers(table: &Table, host: &Host, context: &Context<'_>) -> Vec<
     } else {
         set.text(X_FORWARDED_FOR, &remote);
     }
-    set.named("x-forwarded-host", &asked.host);
-    set.named("x-forwarded-port", &asked.port);
-    set.named("x-forwarded-proto", &asked.scheme);
-    set.named("x-forwarded-scheme", &asked.scheme);
+    set.text(name!("x-forwarded-host"), &asked.host);
+    set.text(name!("x-forwarded-port"), &asked.port);
+    set.text(name!("x-forwarded-proto"), &asked.scheme);
+    set.text(name!("x-forwarded-scheme"), &asked.scheme);
     if forwarded.original_uri {
-        set.named("x-original-uri", context.head.target());
+        set.text(name!("x-original-uri"), context.head.target());
     }
-    set.named("x-scheme", &asked.scheme);
-    set.sent("x-original-forwarded-for", &forwarded.header, context);
-    set.sent("x-original-forwarded-host", &X_FORWARDED_HOST, context);
+    set.text(name!("x-scheme"), &asked.scheme);
+    set.sent(
+        name!("x-original-forwarded-for"),
+        &forwarded.header,
+        context,
+    );
+    set.sent(
+        name!("x-original-forwarded-host"),
+        &X_FORWARDED_HOST,
+        context,
+    );
     // https://httpoxy.org: it would be a variable of CGI programs.
-    set.remove(HeaderName::from_static("proxy"));
+    set.remove(name!("proxy"));
     for (name, value) in &table.headers.requests {
         set.set.push((name.clone(), value.fill(context)));
     }
     let rewrite = settings.map(|settings| &settings.rewrite);
     let prefix = rewrite.filter(|rewrite| rewrite.target.is_some());
     if let Some(prefix) = prefix.and_then(|rewrite| rewrite.forwarded_prefix.as_ref()) {
-        set.named("x-forwarded-prefix", &prefix.fill(context));
+        set.text(name!("x-forwarded-prefix"), &prefix.fill(context));
     }
     set.set
 }
@@ -89,10 +104,6 @@ impl Headers {
         self.set.push((name, None));
     }
 
-    fn named(&mut self, name: &'static str, value: &str) {
-        self.text(HeaderName::from_static(name), value);
-    }
-
     /// As in nginx, a header without a value is not sent, the client's neither; what is no value
     /// of a header was none when it came.
     fn text(&mut self, name: HeaderName, value: &str) {
@@ -105,9 +116,9 @@ impl Headers {
     }
 
     /// What the client sent as `from`.
-    fn sent(&mut self, name: &'static str, from: &HeaderName, context: &Context<'_>) {
+    fn sent(&mut self, name: HeaderName, from: &HeaderName, context: &Context<'_>) {
         let sent = context.head.header(from).unwrap_or_default();
-        self.named(name, &sent);
+        self.text(name, &sent);
     }
 }
 
@@ -118,30 +129,30 @@ fn client_certificate(set: &mut Headers, pem: bool, context: &Context<'_>) {
     let certificate = tls.and_then(|tls| tls.certificate.as_ref());
     let of = |part: fn(&crate::request::Certificate) -> &str| certificate.map_or("", part);
     if pem {
-        set.named("ssl-client-cert", &escaped(of(|c| &c.pem)));
+        set.text(name!("ssl-client-cert"), &escaped(of(|c| &c.pem)));
     } else {
-        set.remove(HeaderName::from_static("ssl-client-cert"));
+        set.remove(name!("ssl-client-cert"));
     }
     let verify = context::client_verify(client).unwrap_or_default();
-    set.named("ssl-client-verify", &verify);
-    set.named("ssl-client-subject-dn", of(|c| &c.subject));
-    set.named("ssl-client-issuer-dn", of(|c| &c.issuer));
+    set.text(name!("ssl-client-verify"), &verify);
+    set.text(name!("ssl-client-subject-dn"), of(|c| &c.subject));
+    set.text(name!("ssl-client-issuer-dn"), of(|c| &c.issuer));
 }
 
 /// What the default backend gets with a request whose upstream has no endpoint, or whose error it
 /// answers: the status, and what the request was for.
 pub fn error_headers(status: u16, context: &Context<'_>) -> Vec<Set> {
     let mut set = Headers::with_room(8);
-    set.named("x-code", &status.to_string());
+    set.text(name!("x-code"), &status.to_string());
     let accept = context.head.header(&header::ACCEPT);
-    set.named("x-format", &accept.unwrap_or_default());
-    set.named("x-original-uri", context.head.target());
+    set.text(name!("x-format"), &accept.unwrap_or_default());
+    set.text(name!("x-original-uri"), context.head.target());
     if let Some(location) = context.location {
-        set.named("x-namespace", &location.ingress.namespace);
-        set.named("x-ingress-name", &location.ingress.name);
-        set.named("x-service-name", &location.service.name);
-        set.named("x-service-port", &location.port.to_string());
+        set.text(name!("x-namespace"), &location.ingress.namespace);
+        set.text(name!("x-ingress-name"), &location.ingress.name);
+        set.text(name!("x-service-name"), &location.service.name);
+        set.text(name!("x-service-port"), &location.port.to_string());
     }
-    set.named("x-request-id", &context.asked.request_id);
+    set.text(name!("x-request-id"), &context.asked.request_id);
     set.set
 }

@@ -196,16 +196,15 @@ impl Scanner {
     }
 
     fn chunk_size(&mut self, bytes: &[u8]) -> Result<usize, Wrong> {
-        let Some(text) = line(bytes, CHUNK_LINE).ok_or(Wrong::Body)? else {
+        let Some((size, length)) = chunk_line(bytes).ok_or(Wrong::Body)? else {
             return Ok(0);
         };
-        let size = head::chunk_size(text).ok_or(Wrong::Body)?;
         self.state = match size {
             0 => State::Trailers,
             size => State::Chunk(size),
         };
         self.trailers = 0;
-        Ok(text.len() + 2)
+        Ok(length)
     }
 
     fn trailer(&mut self, bytes: &[u8]) -> Result<usize, Wrong> {
@@ -285,6 +284,15 @@ impl Scanner {
         self.heads += 1;
         Ok(length)
     }
+}
+
+/// The size of a chunk, and the length of the line that tells it; `Some(None)` if that has not all
+/// come, `None` if it is none.
+pub(crate) fn chunk_line(bytes: &[u8]) -> Option<Option<(u64, usize)>> {
+    let Some(text) = line(bytes, CHUNK_LINE)? else {
+        return Some(None);
+    };
+    Some(Some((head::chunk_size(text)?, text.len() + 2)))
 }
 
 /// The first line without its CRLF; `Some(None)` if it has not all come, `None` if it has another

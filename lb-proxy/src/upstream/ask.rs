@@ -58,26 +58,17 @@ impl<C: Connect> Pool<C> {
             }
             None => within(how, Box::pin(self.open(&target))).await?,
         };
-        let patience = outgoing.read_timeout;
-        let body = outgoing.body.clone();
+        let patience = outgoing.patience();
         let response = lane.ask(outgoing).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let broken = |_| Failed {
-                what: What::Error,
-                sent: true,
-                reused: false,
-            };
-            let parts = Box::pin(lane.into_parts()).await.map_err(broken)?;
-            return Ok(Reply::Switched(response.map(|_| ()), parts));
+            return Ok(Reply::Switched(response, lane.into_parts()));
         }
-        let sends = body.is_some_and(|body| !body.is_done());
-        Ok(Reply::Answer(response.map(|incoming| {
-            if sends {
-                lane.detach();
-                return Download::detached(incoming, patience);
+        Ok(Reply::Answer(response.map(|()| {
+            if lane.sends() {
+                return Download::detached(*lane, patience);
             }
             let pool = self.clone();
-            Download::by_lane(incoming, lane, (target, pool), patience)
+            Download::by_lane(lane, (target, pool), patience.read)
         })))
     }
 

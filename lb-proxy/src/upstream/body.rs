@@ -2,28 +2,38 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     timer::Timer,
-    upstream::{Connect, Lane, Pool, Target, h2::Stream},
+    upstream::{Connect, Lane, Patience, Pool, Target, h2::Stream},
 };
 
 /// Why an answer ends before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The connection broke, or what came by it is not HTTP.
+    /// The connection broke.
     #[error("the endpoint's answer broke off: {0}")]
-    Upstream(#[from] hyper::Error),
+    Connection(#[from] io::Error),
+    /// The connection ended.
+    #[error("the endpoint's answer broke off")]
+    Early,
+    /// What came is no body with chunks.
+    #[error("the chunks of the endpoint's answer are not well-formed")]
+    Chunks,
+    /// The same of an answer by HTTP/2.
+    #[error("the endpoint's answer broke off: {0}")]
+    Http2(#[from] hyper::Error),
     /// Nothing came.
     #[error("the endpoint sent nothing of its answer for proxy-read-timeout")]
     Timeout,
@@ -37,16 +47,23 @@ enum Way<C: Connect> {
     /// By a connection that is driven here, and then goes back to the pool.
     Lane(Box<Lane<C::Io>>, Target<C::Tls>, Arc<Pool<C>>),
     /// By a connection of HTTP/2.
-    Stream(Stream),
+    Stream(Incoming, Stream),
     /// By one that drives itself.
-    Detached(Timer),
+    Detached(Detached),
     /// It has all come.
     Done,
 }
 
+/// A body by a connection that drives itself.
+struct Detached {
+    frames: mpsc::Receiver<Result<Frame<Bytes>, Broken>>,
+    /// Bytes that are still to come, if that is known.
+    left: Option<u64>,
+    timer: Timer,
+}
+
 /// A body on its way.
 pub(crate) struct Download<C: Connect> {
-    incoming: Incoming,
     way: Way<C>,
     patience: Duration,
     deadline: Option<Instant>,
@@ -57,27 +74,31 @@ pub(crate) struct Download<C: Connect> {
 impl<C: Connect> Download<C> {
     /// By HTTP/1. If it has no bytes, the connection goes back at once.
     pub(crate) fn by_lane(
-        incoming: Incoming,
         lane: Box<Lane<C::Io>>,
         to: (Target<C::Tls>, Arc<Pool<C>>),
         patience: Duration,
     ) -> Self {
-        let way = Way::Lane(lane, to.0, to.1);
-        let mut body = Self::new(incoming, way, patience);
-        if body.incoming.is_end_stream() {
-            body.finish();
-        }
+        let mut body = Self::new(Way::Lane(lane, to.0, to.1), patience);
+        body.finish();
         body
     }
 
     /// By HTTP/2.
     pub(crate) fn by_stream(incoming: Incoming, stream: Stream, patience: Duration) -> Self {
-        Self::new(incoming, Way::Stream(stream), patience)
+        Self::new(Way::Stream(incoming, stream), patience)
     }
 
-    /// By a connection that drives itself.
-    pub(crate) fn detached(incoming: Incoming, patience: Duration) -> Self {
-        Self::new(incoming, Way::Detached(Timer::default()), patience)
+    /// By a connection of HTTP/1 that has still something to send.
+    pub(crate) fn detached(lane: Lane<C::Io>, patience: Patience) -> Self {
+        let read = patience.read;
+        let detached = Detached {
+            left: lane.left(),
+            frames: lane.detach(patience),
+            timer: Timer::default(),
+        };
+        let mut body = Self::new(Way::Detached(detached), read);
+        body.finish();
+        body
     }
 
     /// Reads what nobody wants, so that the connection can be used again; if it is little.
@@ -94,9 +115,8 @@ impl<C: Connect> Download<C> {
         }
     }
 
-    fn new(incoming: Incoming, way: Way<C>, patience: Duration) -> Self {
+    fn new(way: Way<C>, patience: Duration) -> Self {
         Self {
-            incoming,
             way,
             patience,
             deadline: None,
@@ -104,30 +124,38 @@ impl<C: Connect> Download<C> {
         }
     }
 
-    /// The connection is free for another request.
+    /// If all has come, the connection is free for another request.
     fn finish(&mut self) {
-        if let Way::Lane(mut lane, target, pool) = std::mem::replace(&mut self.way, Way::Done)
-            && lane.is_ready()
+        if self.is_end_stream()
+            && let Way::Lane(lane, target, pool) = std::mem::replace(&mut self.way, Way::Done)
+            && lane.is_free()
         {
             pool.put(target, lane);
         }
     }
 
-    fn poll_incoming(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Way::Lane(lane, ..) = &mut self.way else {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
-        };
-        // As in `Lane::ask`: what it waits for comes only while the connection is polled.
-        let mut nobody = Context::from_waker(Waker::noop());
-        let there = Pin::new(&mut self.incoming).poll_frame(&mut nobody);
-        if there.is_ready() {
-            return there;
+    fn poll_way(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut self.way {
+            Way::Lane(lane, ..) => lane.poll_frame(cx),
+            Way::Stream(incoming, _) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
+            }
+            Way::Detached(detached) => {
+                let frame = ready!(detached.frames.poll_recv(cx));
+                match (&frame, &mut detached.left) {
+                    (Some(Ok(frame)), Some(left)) => {
+                        let got = frame.data_ref().map_or(0, |data| data.len() as u64);
+                        *left = left.saturating_sub(got);
+                    }
+                    (None, Some(1..)) => return Poll::Ready(Some(Err(Broken::Early))),
+                    (None, left) => *left = Some(0),
+                    (Some(_), _) => {}
+                }
+                Poll::Ready(frame)
+            }
+            Way::Done => Poll::Ready(None),
         }
-        lane.poll(cx);
-        Pin::new(&mut self.incoming).poll_frame(&mut nobody)
     }
 
     /// hyper drops what it has not yet written when a body fails: it gets a turn to write before it
@@ -146,8 +174,8 @@ impl<C: Connect> Download<C> {
             .get_or_insert_with(|| Instant::now() + patience);
         match &mut self.way {
             Way::Lane(lane, ..) => lane.timer.poll(cx, deadline),
-            Way::Stream(stream) => stream.timer.poll(cx, deadline),
-            Way::Detached(timer) => timer.poll(cx, deadline),
+            Way::Stream(_, stream) => stream.timer.poll(cx, deadline),
+            Way::Detached(detached) => detached.timer.poll(cx, deadline),
             Way::Done => Poll::Pending,
         }
     }
@@ -165,28 +193,38 @@ impl<C: Connect> Body for Download<C> {
         if let Some(broken) = this.broken.take() {
             return Poll::Ready(Some(Err(broken)));
         }
-        match this.poll_incoming(cx) {
+        match this.poll_way(cx) {
             Poll::Pending => {
                 ready!(this.poll_deadline(cx));
                 this.breaks(cx, Broken::Timeout)
             }
-            Poll::Ready(Some(Err(error))) => this.breaks(cx, error.into()),
+            Poll::Ready(Some(Err(error))) => this.breaks(cx, error),
             Poll::Ready(frame) => {
                 this.deadline = None;
-                if frame.is_none() || this.incoming.is_end_stream() {
-                    this.finish();
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(Broken::from)))
+                this.finish();
+                Poll::Ready(frame)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.broken.is_none()
+            && match &self.way {
+                Way::Lane(lane, ..) => lane.left() == Some(0),
+                Way::Stream(incoming, _) => incoming.is_end_stream(),
+                Way::Detached(detached) => detached.left == Some(0),
+                Way::Done => true,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let left = match &self.way {
+            Way::Lane(lane, ..) => lane.left(),
+            Way::Stream(incoming, _) => return incoming.size_hint(),
+            Way::Detached(detached) => detached.left,
+            Way::Done => Some(0),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

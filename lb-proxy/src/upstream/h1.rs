@@ -1,39 +1,47 @@
 //! A connection to an endpoint that speaks HTTP/1: one request at a time.
 //!
-//! The task of the request drives it, and no task of its own: that saves the switches between two
-//! tasks at every event. Between requests nobody drives it; the pool looks after it.
+//! The task of the request drives it, and no task of its own: nothing is handed from one task to
+//! another, neither a head nor a piece of a body. Between requests nobody drives it; the pool looks
+//! after it.
+
+mod decode;
+mod head;
+mod send;
 
 use std::{
-    error::Error as _,
     future::poll_fn,
     io,
-    pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    pin::pin,
+    task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1},
-};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response, StatusCode};
+use http_body::Frame;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    sync::mpsc,
     time::Instant,
 };
 
 use crate::{
     timer::Timer,
-    upload::{Turn, Upload},
-    upstream::{Failed, Outgoing, What},
+    upstream::{Broken, Failed, Outgoing, Patience, What},
 };
+use decode::{Decoder, Malformed};
+use head::Answer;
+use send::Sending;
+
+/// Bytes that are read at once: mostly a whole answer. Answers that have more double it.
+const READ: usize = 4 * 1024;
+/// Bytes that are read at once at most.
+const READ_MOST: usize = 64 * 1024;
 
 /// A connection.
-pub(crate) struct Lane<Io: AsyncRead + AsyncWrite + Unpin> {
-    sender: http1::SendRequest<Upload>,
-    connection: http1::Connection<TokioIo<Io>, Upload>,
-    /// Whether the connection has ended.
-    over: bool,
+pub(crate) struct Lane<Io> {
+    io: Io,
+    sending: Sending,
+    reading: Reading,
     pub(super) timer: Timer,
     pub(super) born: Instant,
     pub(super) requests: u32,
@@ -49,128 +57,253 @@ pub(crate) struct Parts<Io> {
 
 impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
     /// Of a fresh connection.
-    ///
-    /// # Errors
-    /// Those of hyper.
-    pub(crate) async fn new(io: Io) -> hyper::Result<Self> {
-        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
-        Ok(Self {
-            sender,
-            connection,
-            over: false,
+    pub(crate) fn new(io: Io) -> Self {
+        Self {
+            io,
+            sending: Sending::default(),
+            reading: Reading::default(),
             timer: Timer::default(),
             born: Instant::now(),
             requests: 0,
-        })
+        }
     }
 
-    /// Lets it make progress.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        // An error reaches the one who waits for an answer, or for more of a body.
-        self.over = self.over || Pin::new(&mut self.connection).poll(cx).is_ready();
-    }
-
-    /// Whether it can take a request now.
+    /// Whether it can take a request now: nothing is under way, and nothing has come, the end
+    /// included.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
-        !self.over && self.sender.is_ready()
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.is_free()
+            && self
+                .reading
+                .poll_fill(&mut nobody, &mut self.io)
+                .is_pending()
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Whether the last request and its answer were whole, and another may follow.
+    pub(super) fn is_free(&self) -> bool {
+        let reading = &self.reading;
+        let is_over = self.sending.is_over() && reading.decoder.is_over();
+        is_over && reading.keeps && reading.read.is_empty()
+    }
+
+    /// Sends a request, and waits for the head of the answer. What comes then is read by
+    /// [`Lane::poll_frame`].
     ///
     /// # Errors
     /// There is none; then the connection is of no more use.
-    pub(crate) async fn ask(
-        &mut self,
-        outgoing: Box<Outgoing>,
-    ) -> Result<hyper::Response<Incoming>, Failed> {
+    pub(crate) async fn ask(&mut self, outgoing: Box<Outgoing>) -> Result<Response<()>, Failed> {
         let reused = self.requests > 0;
         self.requests += 1;
-        let Outgoing {
-            request,
-            body,
-            send_timeout,
-            read_timeout,
-        } = *outgoing;
-        let begun = Instant::now();
-        // What it waits for comes only while the connection is polled: nobody need be woken. And
-        // the budget of the task must not end it: then nobody would be.
-        let sent = tokio::task::unconstrained(self.sender.try_send_request(request));
-        let mut sent = pin!(sent);
-        poll_fn(|cx| {
-            self.over = self.over || Pin::new(&mut self.connection).poll(cx).is_ready();
-            let mut nobody = Context::from_waker(Waker::noop());
-            if let Poll::Ready(answer) = sent.as_mut().poll(&mut nobody) {
-                return Poll::Ready(answer.map_err(|error| failed(&error, reused)));
+        let patience = outgoing.patience();
+        let is_head = outgoing.request.method() == Method::HEAD;
+        self.sending = Sending::begin(outgoing.request, std::mem::take(&mut self.sending));
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = self.poll_answer(cx, is_head) {
+                return Poll::Ready(answer);
             }
-            let deadline = match body
-                .as_ref()
-                .map_or(Turn::Answer(begun), |body| body.turn())
-            {
-                Turn::Client => return Poll::Pending,
-                Turn::Take(since) => since + send_timeout,
-                Turn::Answer(since) => since + read_timeout,
-            };
-            self.timer.poll(cx, deadline).map(|()| {
-                Err(Failed {
-                    what: What::Timeout,
-                    sent: true,
-                    reused,
-                })
-            })
+            match patience.deadline() {
+                Some(deadline) => self.timer.poll(cx, deadline).map(|()| Err(What::Timeout)),
+                None => Poll::Pending,
+            }
+        });
+        answer.await.map_err(|what| Failed {
+            what,
+            sent: self.sending.has_sent(),
+            reused,
         })
-        .await
     }
 
-    /// Waits until hyper has let go of it after an answer of 101.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub(crate) async fn into_parts(mut self) -> hyper::Result<Parts<Io>> {
-        if !self.over {
-            Pin::new(&mut self.connection).await?;
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_head: bool,
+    ) -> Poll<Result<Response<()>, What>> {
+        // Who takes no more of a request may have answered it.
+        if self.sending.poll(cx, &mut self.io).is_ready() && self.sending.has_no_source() {
+            return Poll::Ready(Err(What::Error));
         }
-        let parts = self.connection.into_parts();
-        Ok(Parts {
-            io: parts.io.into_inner(),
-            read: parts.read_buf,
-        })
+        self.reading.poll_head(cx, &mut self.io, is_head)
+    }
+
+    /// Whether something of the request has still to be sent.
+    pub(super) fn sends(&self) -> bool {
+        self.sending.is_under_way()
+    }
+
+    /// What comes next of the answer.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.reading.poll_frame(cx, &mut self.io)
+    }
+
+    /// How many bytes of the answer's body are still to come, if that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.reading.decoder.left()
+    }
+
+    /// The connection, after an answer of 101.
+    pub(crate) fn into_parts(self) -> Parts<Io> {
+        Parts {
+            io: self.io,
+            read: self.reading.read.freeze(),
+        }
     }
 
     /// Drives it in a task of its own: the rest of the request has still to be sent, even while the
-    /// client takes nothing of the answer.
-    pub(crate) fn detach(self) {
-        if !self.over {
-            tokio::spawn(self.connection);
+    /// client takes nothing of the answer. Its body comes here.
+    pub(crate) fn detach(self, patience: Patience) -> mpsc::Receiver<Result<Frame<Bytes>, Broken>> {
+        let (frames, receiver) = mpsc::channel(1);
+        let Self {
+            io,
+            mut sending,
+            mut reading,
+            mut timer,
+            ..
+        } = self;
+        let (mut from, mut to) = tokio::io::split(io);
+        let sent = async move {
+            poll_fn(|cx| {
+                // Who has answered need not take the rest.
+                ready_or(sending.poll(cx, &mut to), || match patience.deadline() {
+                    Some(deadline) => timer.poll(cx, deadline),
+                    None => Poll::Pending,
+                })
+            })
+            .await;
+            Ok(())
+        };
+        let received = async move {
+            loop {
+                let frame = poll_fn(|cx| reading.poll_frame(cx, &mut from)).await;
+                let Some(frame) = frame else { return Ok(()) };
+                let is_broken = frame.is_err();
+                let sent = frames.send(frame).await;
+                if is_broken || sent.is_err() {
+                    return Err(());
+                }
+            }
+        };
+        tokio::spawn(async move {
+            // Both to their ends, unless nobody wants the answer.
+            let _ = tokio::try_join!(sent, received);
+        });
+        receiver
+    }
+}
+
+/// Ready if either is.
+fn ready_or<T>(first: Poll<T>, or: impl FnOnce() -> Poll<()>) -> Poll<()> {
+    match first {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => or(),
+    }
+}
+
+/// What comes by a connection.
+#[derive(Debug)]
+struct Reading {
+    /// What has come, and is not yet taken.
+    read: BytesMut,
+    /// Bytes that the next read may bring.
+    size: usize,
+    decoder: Decoder,
+    /// Whether the endpoint takes another request after this.
+    keeps: bool,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            read: BytesMut::new(),
+            size: READ,
+            decoder: Decoder::Over,
+            keeps: true,
         }
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> std::fmt::Debug for Lane<Io> {
+impl Reading {
+    /// Reads more; 0 at the end.
+    fn poll_fill<Io: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+    ) -> Poll<io::Result<usize>> {
+        self.read.reserve(self.size);
+        let got = ready!(pin!(io.read_buf(&mut self.read)).poll(cx))?;
+        if got >= self.size {
+            self.size = READ_MOST.min(2 * self.size);
+        }
+        Poll::Ready(Ok(got))
+    }
+
+    fn poll_head<Io: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        is_head: bool,
+    ) -> Poll<Result<Response<()>, What>> {
+        loop {
+            let parsed = match self.read.is_empty() {
+                true => None,
+                false => head::parse(&mut self.read, is_head).map_err(|_| What::Invalid)?,
+            };
+            if let Some(answer) = parsed {
+                let status = answer.head.status();
+                // RFC 9110, section 15.2: others than these may come before it, and say nothing.
+                if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                    continue;
+                }
+                return Poll::Ready(Ok(self.begins(answer)));
+            }
+            match ready!(self.poll_fill(cx, io)) {
+                Ok(0) => return Poll::Ready(Err(What::Error)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Poll::Ready(Err(What::Timeout));
+                }
+                Err(_) => return Poll::Ready(Err(What::Error)),
+            }
+        }
+    }
+
+    fn begins(&mut self, answer: Answer) -> Response<()> {
+        self.decoder = answer.decoder;
+        self.keeps = answer.keeps;
+        self.size = READ;
+        answer.head
+    }
+
+    fn poll_frame<Io: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            match self.decoder.next(&mut self.read) {
+                Ok(None) if self.decoder.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Err(Malformed) => return Poll::Ready(Some(Err(Broken::Chunks))),
+            }
+            match ready!(self.poll_fill(cx, io)) {
+                Ok(0) if self.decoder == Decoder::Close => {
+                    self.decoder = Decoder::Over;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(Broken::Early))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+}
+
+impl<Io> std::fmt::Debug for Lane<Io> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let requests = &self.requests;
         f.debug_struct("Lane").field("requests", requests).finish()
-    }
-}
-
-fn failed(error: &TrySendError<hyper::Request<Upload>>, reused: bool) -> Failed {
-    let sent = error.message().is_none();
-    let error = error.error();
-    Failed {
-        what: what(error),
-        sent,
-        reused,
-    }
-}
-
-/// What an error of hyper is.
-pub(super) fn what(error: &hyper::Error) -> What {
-    if error.is_parse() {
-        return What::Invalid;
-    }
-    let io = error.source().and_then(|source| source.downcast_ref());
-    match io.map(io::Error::kind) {
-        Some(io::ErrorKind::TimedOut) => What::Timeout,
-        _ => What::Error,
     }
 }

@@ -2,7 +2,9 @@
 //! task of its own.
 
 use std::{
+    error::Error as _,
     future::poll_fn,
+    io,
     pin::pin,
     sync::{
         Arc,
@@ -21,8 +23,8 @@ use tokio::{
 
 use crate::{
     timer::Timer,
-    upload::{Turn, Upload},
-    upstream::{Failed, Outgoing, What, h1::what},
+    upload::Upload,
+    upstream::{Failed, Outgoing, What},
 };
 
 /// Requests at once on a connection. An endpoint that allows fewer has the others wait; hardly any
@@ -110,7 +112,7 @@ impl Stream {
         outgoing: Box<Outgoing>,
     ) -> Result<hyper::Response<Incoming>, Failed> {
         let reused = self.reused;
-        let begun = Instant::now();
+        let patience = outgoing.patience();
         let mut sent = pin!(self.sender.try_send_request(outgoing.request));
         poll_fn(|cx| {
             if let Poll::Ready(answer) = sent.as_mut().poll(cx) {
@@ -120,11 +122,8 @@ impl Stream {
                     reused,
                 }));
             }
-            let body = outgoing.body.as_ref();
-            let deadline = match body.map_or(Turn::Answer(begun), |body| body.turn()) {
-                Turn::Client => return Poll::Pending,
-                Turn::Take(since) => since + outgoing.send_timeout,
-                Turn::Answer(since) => since + outgoing.read_timeout,
+            let Some(deadline) = patience.deadline() else {
+                return Poll::Pending;
             };
             self.timer.poll(cx, deadline).map(|()| {
                 Err(Failed {
@@ -135,6 +134,18 @@ impl Stream {
             })
         })
         .await
+    }
+}
+
+/// What an error of hyper is.
+fn what(error: &hyper::Error) -> What {
+    if error.is_parse() {
+        return What::Invalid;
+    }
+    let io = error.source().and_then(|source| source.downcast_ref());
+    match io.map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) => What::Timeout,
+        _ => What::Error,
     }
 }
 

@@ -10,7 +10,10 @@ mod pool;
 mod question;
 mod resolve;
 
+use std::time::Duration;
+
 use http::Request;
+use tokio::time::Instant;
 
 pub(crate) use ask::{How, Reply};
 pub use body::Broken;
@@ -22,7 +25,7 @@ pub(crate) use pool::Pool;
 pub(crate) use question::Question;
 pub(crate) use resolve::Names;
 
-use crate::upload::{Shared, Upload};
+use crate::upload::{Shared, Turn, Upload};
 
 /// Why there is no answer of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +68,41 @@ pub(crate) struct Outgoing {
     /// Its body, if it has one.
     pub(crate) body: Option<Shared>,
     /// Between two writes.
-    pub(crate) send_timeout: std::time::Duration,
+    pub(crate) send_timeout: Duration,
     /// For an answer, and between two reads of it.
-    pub(crate) read_timeout: std::time::Duration,
+    pub(crate) read_timeout: Duration,
+}
+
+impl Outgoing {
+    /// How long is waited for what.
+    fn patience(&self) -> Patience {
+        Patience {
+            body: self.body.clone(),
+            begun: Instant::now(),
+            send: self.send_timeout,
+            read: self.read_timeout,
+        }
+    }
+}
+
+/// What a request may wait for.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// The body, which knows whose turn it is.
+    body: Option<Shared>,
+    begun: Instant,
+    send: Duration,
+    read: Duration,
+}
+
+impl Patience {
+    /// Until when is waited; `None` as long as it is the client's turn.
+    fn deadline(&self) -> Option<Instant> {
+        let turn = self.body.as_ref().map(Shared::turn);
+        match turn.unwrap_or(Turn::Answer(self.begun)) {
+            Turn::Client => None,
+            Turn::Take(since) => Some(since + self.send),
+            Turn::Answer(since) => Some(since + self.read),
+        }
+    }
 }

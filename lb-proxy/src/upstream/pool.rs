@@ -115,8 +115,7 @@ impl<C: Connect> Pool<C> {
     /// There is none.
     pub(crate) async fn open(&self, target: &Target<C::Tls>) -> io::Result<Box<Lane<C::Io>>> {
         let io = self.connect.connect(target).await?;
-        let lane = Lane::new(io).await.map_err(io::Error::other)?;
-        Ok(Box::new(lane))
+        Ok(Box::new(Lane::new(io)))
     }
 
     /// A connection has no more to do.

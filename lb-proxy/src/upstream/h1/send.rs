@@ -1,0 +1,240 @@
+//! A request on its way to an endpoint.
+
+use std::{
+    io::{self, IoSlice, Write as _},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{Request, header::CONTENT_LENGTH, header::TRANSFER_ENCODING};
+use http_body::Body as _;
+use tokio::io::AsyncWrite;
+
+use super::head;
+use crate::{upload::Upload, write::poll_write_pieces};
+
+/// What is still to be sent of a request; nothing, before the first.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// The head, and what stands around chunks.
+    frame: Vec<u8>,
+    /// Bytes of it that were sent.
+    at: usize,
+    /// What follows it: a piece of the body.
+    piece: Bytes,
+    /// The rest of the body.
+    upload: Option<Upload>,
+    framing: Framing,
+    state: State,
+}
+
+/// How the endpoint knows the end of the body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Framing {
+    /// By its length: so many bytes are still to come.
+    Length(u64),
+    /// By chunks; whether there was one.
+    Chunks(bool),
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::Length(0)
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    /// Nothing was sent.
+    Whole,
+    /// Something was.
+    Begun,
+    /// All was.
+    #[default]
+    Over,
+    /// The endpoint takes no more of it.
+    Refused { begun: bool },
+    /// There is no more of it: the client is at fault.
+    NoSource { begun: bool },
+}
+
+impl Sending {
+    /// A request, after another on the same connection.
+    pub(super) fn begin(request: Request<Upload>, before: Self) -> Self {
+        let (parts, upload) = request.into_parts();
+        let chunked = parts.headers.contains_key(TRANSFER_ENCODING);
+        let declared = parts.headers.get(CONTENT_LENGTH);
+        let exact = upload.size_hint().exact();
+        // Only what the proxy asks itself has no header.
+        let untold = exact.filter(|bytes| *bytes > 0 && !chunked && declared.is_none());
+        let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
+        let framing = match chunked {
+            true => Framing::Chunks(false),
+            false => Framing::Length(declared.or(untold).unwrap_or_default()),
+        };
+        let mut frame = before.frame;
+        frame.clear();
+        head::write(&parts, untold, &mut frame);
+        Self {
+            frame,
+            at: 0,
+            piece: Bytes::new(),
+            upload: (exact != Some(0)).then_some(upload),
+            framing,
+            state: State::Whole,
+        }
+    }
+
+    /// Whether all of it was sent.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Whether something of it may have been.
+    pub(super) fn has_sent(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Whole | State::Refused { begun: false } | State::NoSource { begun: false }
+        )
+    }
+
+    /// Whether there is more to be sent.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Whole | State::Begun)
+    }
+
+    /// Whether the client is at fault that there is no more of it.
+    pub(super) fn has_no_source(&self) -> bool {
+        matches!(self.state, State::NoSource { .. })
+    }
+
+    /// Sends on; ready when there is no more to be sent.
+    pub(super) fn poll<Io: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+    ) -> Poll<()> {
+        let begun = match self.state {
+            State::Whole => false,
+            State::Begun => true,
+            State::Over | State::Refused { .. } | State::NoSource { .. } => return Poll::Ready(()),
+        };
+        self.state = match ready!(self.poll_all(cx, io)) {
+            Ok(state) => state,
+            Err(_) => State::Refused {
+                begun: begun || self.state == State::Begun,
+            },
+        };
+        Poll::Ready(())
+    }
+
+    fn poll_all<Io: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+    ) -> Poll<io::Result<State>> {
+        loop {
+            let mut waits = false;
+            if self.piece.is_empty() && self.upload.is_some() {
+                match self.poll_piece(cx) {
+                    Poll::Ready(Some(())) => {}
+                    Poll::Ready(None) => {
+                        let begun = self.state == State::Begun;
+                        return Poll::Ready(Ok(State::NoSource { begun }));
+                    }
+                    Poll::Pending => waits = true,
+                }
+            }
+            if self.at < self.frame.len() || !self.piece.is_empty() {
+                ready!(self.poll_write(cx, io))?;
+                continue;
+            }
+            ready!(Pin::new(&mut *io).poll_flush(cx))?;
+            if waits {
+                return Poll::Pending;
+            }
+            if self.upload.is_none() {
+                return Poll::Ready(Ok(State::Over));
+            }
+        }
+    }
+
+    /// Gets a piece of the body, and what stands around it; `None` if there is none, and it is not
+    /// the end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        let Some(upload) = &mut self.upload else {
+            return Poll::Ready(Some(()));
+        };
+        let piece = match ready!(Pin::new(upload).poll_frame(cx)) {
+            Some(Ok(frame)) => frame.into_data().ok(),
+            Some(Err(_)) => return Poll::Ready(None),
+            None => None,
+        };
+        if self.at == self.frame.len() {
+            self.frame.clear();
+            self.at = 0;
+        }
+        let is_end = piece.is_none();
+        let piece = piece.unwrap_or_default();
+        let is_alike = match self.framing {
+            Framing::Length(left) => self.of_length(left, piece, is_end),
+            Framing::Chunks(any) => {
+                self.chunk(any, piece, is_end);
+                true
+            }
+        };
+        if is_end {
+            self.upload = None;
+        }
+        Poll::Ready(is_alike.then_some(()))
+    }
+
+    /// A piece of a body with a length; whether it agrees with that.
+    fn of_length(&mut self, left: u64, piece: Bytes, is_end: bool) -> bool {
+        let rest = left.checked_sub(piece.len() as u64);
+        self.framing = Framing::Length(rest.unwrap_or_default());
+        self.piece = piece;
+        rest.is_some_and(|rest| !is_end || rest == 0)
+    }
+
+    /// A piece of a body with chunks. One without bytes would be the last.
+    fn chunk(&mut self, any: bool, piece: Bytes, is_end: bool) {
+        if piece.is_empty() && !is_end {
+            return;
+        }
+        let before = if any { "\r\n" } else { "" };
+        let after = if is_end { "\r\n" } else { "" };
+        // A vector takes all.
+        let _ = write!(self.frame, "{before}{:x}\r\n{after}", piece.len());
+        self.framing = Framing::Chunks(true);
+        self.piece = piece;
+    }
+
+    fn poll_write<Io: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+    ) -> Poll<io::Result<()>> {
+        let frame = &self.frame[self.at..];
+        let io = Pin::new(io);
+        let written = match (frame.is_empty(), self.piece.is_empty()) {
+            (false, true) => io.poll_write(cx, frame),
+            (true, _) => io.poll_write(cx, &self.piece),
+            (false, false) => {
+                let pieces = [IoSlice::new(frame), IoSlice::new(&self.piece)];
+                poll_write_pieces(io, cx, &pieces)
+            }
+        };
+        let written = ready!(written)?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.state = State::Begun;
+        let of_frame = written.min(self.frame.len() - self.at);
+        self.at += of_frame;
+        self.piece.advance(written - of_frame);
+        Poll::Ready(Ok(()))
+    }
+}
