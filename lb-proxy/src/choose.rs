@@ -114,13 +114,13 @@ impl<'c> Choice<'c> {
         }
     }
 
-    /// The next one: none that was tried, as long as there is another.
-    pub(crate) fn next(&self, tried: &[SocketAddr], now: Duration) -> Option<Chosen> {
-        self.untried(tried, now)
-            .or_else(|| self.untried(&[], now).filter(|_| !tried.is_empty()))
+    /// The next one, at a time of [`crate::Proxy::clock`]: none that was tried, as long as there is another.
+    pub(crate) fn next(&self, tried: &[SocketAddr], now: impl Fn() -> Duration) -> Option<Chosen> {
+        self.untried(tried, &now)
+            .or_else(|| self.untried(&[], &now).filter(|_| !tried.is_empty()))
     }
 
-    fn untried(&self, tried: &[SocketAddr], now: Duration) -> Option<Chosen> {
+    fn untried(&self, tried: &[SocketAddr], now: &impl Fn() -> Duration) -> Option<Chosen> {
         let (endpoints, settings) = (&*self.endpoints, settings(self.forward));
         if let Some(affinity) = &settings.affinity {
             let cookie = self.forward.cookie.as_deref();
@@ -133,7 +133,7 @@ impl<'c> Choice<'c> {
             Balance::RoundRobin => balance::round_robin(endpoints, self.turn, tried),
             Balance::Ewma => {
                 let averages = self.averages.as_ref()?;
-                averages.choose(endpoints, tried, rand::random(), now)
+                averages.choose(endpoints, tried, rand::random(), now())
             }
             Balance::Hash { subset: None, .. } => {
                 balance::hashed(endpoints, hash.as_bytes(), tried)
@@ -158,9 +158,14 @@ impl<'c> Choice<'c> {
     }
 
     /// An endpoint has answered.
-    pub(crate) fn answered(&self, endpoint: SocketAddr, took: Duration, now: Duration) {
+    pub(crate) fn answered(
+        &self,
+        endpoint: SocketAddr,
+        took: Duration,
+        now: impl Fn() -> Duration,
+    ) {
         if let Some(averages) = &self.averages {
-            averages.record(endpoint, took, now);
+            averages.record(endpoint, took, now());
         }
     }
 }

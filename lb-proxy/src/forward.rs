@@ -155,7 +155,7 @@ impl<C: Connect> Exchange<C> {
         let mut again = None;
         loop {
             let fresh = again.is_some();
-            let clock = self.visit.proxy.clock();
+            let clock = || self.visit.proxy.clock();
             let chosen = again.take().or_else(|| plan.choice.next(&tried, clock));
             let Some((address, key)) = chosen else {
                 return Err(StatusCode::SERVICE_UNAVAILABLE.into());
@@ -277,8 +277,8 @@ impl<C: Connect> Exchange<C> {
         let status = result.as_ref().map(Response::status);
         self.ended(status, how.connected, took);
         if status.is_ok() {
-            let now = self.visit.proxy.clock();
-            plan.choice.answered(address, took, now);
+            let clock = || self.visit.proxy.clock();
+            plan.choice.answered(address, took, clock);
         }
         result
     }

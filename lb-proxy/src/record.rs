@@ -242,8 +242,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.link.end();
         let now = Instant::now();
+        self.link.end(now);
         let record = &mut self.record;
         record.request_time = now.duration_since(self.begun);
         record.request_length += self.body.as_ref().map_or(0, |body| body.bytes());

@@ -56,16 +56,13 @@ pub(crate) fn headers(table: &Table, host: &Host, context: &Context<'_>) -> Vec<
         set.text(name!("x-original-uri"), context.head.target());
     }
     set.text(name!("x-scheme"), &asked.scheme);
-    set.sent(
-        name!("x-original-forwarded-for"),
-        &forwarded.header,
-        context,
-    );
-    set.sent(
-        name!("x-original-forwarded-host"),
-        &X_FORWARDED_HOST,
-        context,
-    );
+    let originals = [
+        (name!("x-original-forwarded-for"), &forwarded.header),
+        (name!("x-original-forwarded-host"), &X_FORWARDED_HOST),
+    ];
+    for (name, from) in originals {
+        set.sent(name, from, context);
+    }
     // https://httpoxy.org: it would be a variable of CGI programs.
     set.remove(name!("proxy"));
     for (name, value) in &table.headers.requests {

@@ -83,10 +83,10 @@ impl Link {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// It has been.
-    pub(crate) fn end(&self) {
+    /// It has been, now.
+    pub(crate) fn end(&self, now: Instant) {
         // 64 bits are 584 years.
-        let now = self.beginning.elapsed().as_nanos() as u64;
+        let now = now.duration_since(self.beginning).as_nanos() as u64;
         self.idle.store(now, Relaxed);
         self.requests.fetch_sub(1, Relaxed);
     }

@@ -122,10 +122,10 @@ impl<C: Connect> Pool<C> {
     pub(super) fn put(&self, target: Target<C::Tls>, lane: Box<Lane<C::Io>>) {
         let options = self.options.load();
         let options = &options.pool;
-        if lane.requests >= options.requests || lane.born.elapsed() >= options.time {
+        let since = Instant::now();
+        if lane.requests >= options.requests || since.duration_since(lane.born) >= options.time {
             return;
         }
-        let since = Instant::now();
         let mut waiting = self.waiting();
         let number = waiting.next;
         waiting.next += 1;
