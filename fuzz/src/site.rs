@@ -198,7 +198,7 @@ pub(crate) fn client(https: bool) -> Client {
     Client {
         address: ([192, 0, 2, 1], 1234).into(),
         port: if https { 443 } else { 80 },
-        tls: https.then(Tls::default),
+        tls: https.then(Arc::<Tls>::default),
         random: 50,
         request_id: "0".repeat(32),
     }

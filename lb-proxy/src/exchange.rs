@@ -60,7 +60,7 @@ impl<C: Connect> Exchange<C> {
             .tunnel
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *place = Some(tunnel);
+        *place = Some(Box::new(tunnel));
         drop(place);
         Response::from_parts(parts, Body::new(Content::Empty, None, None))
     }

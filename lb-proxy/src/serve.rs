@@ -268,25 +268,25 @@ impl Shared {
 
     fn plain(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
         let begun = Box::pin(self.clone().http(stream, peer));
-        self.serve(0, peer, begun)
+        self.serve(0, peer.remote, begun)
     }
 
     fn tls(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
         let begun = Box::pin(self.clone().https(stream, peer));
-        self.serve(1, peer, begun)
+        self.serve(1, peer.remote, begun)
     }
 
     /// A connection of HTTP or HTTPS. What only its beginning needs is not kept with it.
     async fn serve(
         self: Arc<Self>,
         which: usize,
-        peer: listen::Peer,
+        client: SocketAddr,
         begun: Pin<Box<impl Future<Output = io::Result<Lasting>>>>,
     ) {
         let _open = self.connections[which].open();
         match begun.await {
             Ok(lasting) => lasting.await,
-            Err(error) => tracing::debug!(client = %peer.remote, %error, "a connection ended"),
+            Err(error) => tracing::debug!(%client, %error, "a connection ended"),
         }
     }
 
@@ -322,7 +322,7 @@ impl Shared {
         let peer = Peer {
             address: peer.remote,
             port: peer.local.port(),
-            tls: Some(established.tls),
+            tls: Some(Arc::new(established.tls)),
             protocol: match established.http2 {
                 true => Protocol::Http2,
                 false => Protocol::Http1,

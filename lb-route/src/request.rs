@@ -1,6 +1,6 @@
 //! The head of a request, and who sent it.
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, Method, Uri, Version, header};
 
@@ -90,8 +90,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// The port that it dialled.
     pub port: u16,
-    /// Whether the connection has TLS.
-    pub tls: Option<Tls>,
+    /// The connection's TLS, if it has any: all its requests share it.
+    pub tls: Option<Arc<Tls>>,
     /// A number for this request that nobody can foresee: canaries are chosen by it.
     pub random: u32,
     /// An identifier of this request, for those that have none: 32 hexadecimal digits.

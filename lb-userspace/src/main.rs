@@ -19,16 +19,11 @@ unsafe extern "C" {
 }
 
 fn main() -> ExitCode {
-    // A proxy takes what it has freed again at once. What an agent frees when all objects are read
-    // is more than it keeps, and is not needed again for a long time; and memory that is kept is
-    // given back only when more is freed.
-    if std::env::args_os()
-        .nth(1)
-        .is_none_or(|verb| verb != "proxy")
-    {
-        // SAFETY: the signature is that of mimalloc.h, and there is no other thread yet.
-        unsafe { mi_option_set(PURGE_DELAY, 0) };
-    }
+    // Memory that is kept is given back only when more is freed: who frees much and then rests, as
+    // an agent does that has read all objects, and a proxy whose connections wait, would keep it
+    // for good.
+    // SAFETY: the signature is that of mimalloc.h, and there is no other thread yet.
+    unsafe { mi_option_set(PURGE_DELAY, 0) };
     lb_userspace::cli::main()
 }
 

@@ -38,8 +38,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The port that it dialled.
     pub port: u16,
-    /// Whether the connection has TLS.
-    pub tls: Option<Tls>,
+    /// Its TLS, if it has any.
+    pub tls: Option<Arc<Tls>>,
     /// What it speaks.
     pub protocol: Protocol,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Visit<C: Connect> {
     /// The other half of the connection.
     pub(crate) link: Arc<Link>,
     /// What becomes of a connection whose protocol changes.
-    pub(crate) tunnel: Mutex<Option<Tunnel<C>>>,
+    pub(crate) tunnel: Mutex<Option<Box<Tunnel<C>>>>,
 }
 
 /// What serves a connection to its end.

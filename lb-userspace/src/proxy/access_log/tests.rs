@@ -81,10 +81,10 @@ fn lines_of_the_default_format() {
 fn every_variable_of_a_request_that_is_over() {
     let mut forwarded = record(&table(), "/api", &[]);
     forwarded.attempts = vec![attempt(9, 504, 5000), attempt(2, 404, 40)];
-    forwarded.client.tls = Some(Tls {
+    forwarded.client.tls = Some(Arc::new(Tls {
         protocol: "TLSv1.3",
         ..Tls::default()
-    });
+    }));
     for (name, expected) in [
         ("$status", "200"),
         ("$body_bytes_sent", "45"),
