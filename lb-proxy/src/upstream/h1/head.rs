@@ -16,7 +16,7 @@ use super::decode::Decoder;
 use crate::headers::words;
 
 /// Bytes that the head of an answer may have; nginx has 4 to 8 KiB (`proxy_buffer_size`).
-const HEAD: usize = 128 * 1024;
+const HEAD: usize = 64 * 1024;
 /// Headers that it may have.
 const HEADERS: usize = 128;
 
