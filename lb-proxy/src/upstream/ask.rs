@@ -59,7 +59,7 @@ impl<C: Connect> Pool<C> {
             None => within(how, Box::pin(self.open(&target))).await?,
         };
         let patience = outgoing.patience();
-        let response = lane.ask(outgoing).await?;
+        let response = lane.ask(outgoing.request, &patience).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Reply::Switched(response, lane.into_parts()));
         }

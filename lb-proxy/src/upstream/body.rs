@@ -127,9 +127,10 @@ impl<C: Connect> Download<C> {
     /// If all has come, the connection is free for another request.
     fn finish(&mut self) {
         if self.is_end_stream()
-            && let Way::Lane(lane, target, pool) = std::mem::replace(&mut self.way, Way::Done)
+            && let Way::Lane(mut lane, target, pool) = std::mem::replace(&mut self.way, Way::Done)
             && lane.is_free()
         {
+            lane.rest();
             pool.put(target, lane);
         }
     }

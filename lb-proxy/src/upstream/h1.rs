@@ -11,22 +11,23 @@ mod send;
 use std::{
     future::poll_fn,
     io,
-    pin::pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     sync::mpsc,
     time::Instant,
 };
 
 use crate::{
     timer::Timer,
-    upstream::{Broken, Failed, Outgoing, Patience, What},
+    upload::Upload,
+    upstream::{Broken, Failed, Patience, What},
 };
 use decode::{Decoder, Malformed};
 use head::Answer;
@@ -68,15 +69,20 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
         }
     }
 
-    /// Whether it can take a request now: nothing is under way, and nothing has come, the end
-    /// included.
+    /// Whether one that waits can take a request now: nothing has come, not even the end.
     pub(super) fn is_ready(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        self.is_free()
-            && self
-                .reading
-                .poll_fill(&mut nobody, &mut self.io)
-                .is_pending()
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        let io = Pin::new(&mut self.io);
+        io.poll_read(&mut nobody, &mut byte).is_pending()
+    }
+
+    /// Waits for another request with no more memory than most need.
+    pub(super) fn rest(&mut self) {
+        if self.reading.size > READ {
+            self.reading.read = BytesMut::new();
+        }
     }
 
     /// Whether the last request and its answer were whole, and another may follow.
@@ -91,12 +97,15 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
     ///
     /// # Errors
     /// There is none; then the connection is of no more use.
-    pub(crate) async fn ask(&mut self, outgoing: Box<Outgoing>) -> Result<Response<()>, Failed> {
+    pub(crate) async fn ask(
+        &mut self,
+        request: Request<Upload>,
+        patience: &Patience,
+    ) -> Result<Response<()>, Failed> {
         let reused = self.requests > 0;
         self.requests += 1;
-        let patience = outgoing.patience();
-        let is_head = outgoing.request.method() == Method::HEAD;
-        self.sending = Sending::begin(outgoing.request, std::mem::take(&mut self.sending));
+        let is_head = request.method() == Method::HEAD;
+        self.sending = Sending::begin(request, std::mem::take(&mut self.sending));
         turn_of_others().await;
         let answer = poll_fn(|cx| {
             if let Poll::Ready(answer) = self.poll_answer(cx, is_head) {
