@@ -81,7 +81,8 @@ impl Sending {
             frame,
             at: 0,
             piece: Bytes::new(),
-            upload: (exact != Some(0)).then_some(upload),
+            // Of one without bytes as well: what a header has promised must come, or be missed.
+            upload: Some(upload),
             framing,
             state: State::Whole,
         }
@@ -236,5 +237,67 @@ impl Sending {
         self.at += of_frame;
         self.piece.advance(written - of_frame);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// What is sent of a request of these lines and this body; none if its body is not what they
+    /// say.
+    fn sent(lines: &[(&str, &str)], body: &'static str) -> Option<String> {
+        let mut request = Request::put("/").body(Upload::Whole(body.into())).unwrap();
+        for (name, value) in lines {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        let mut out = Vec::new();
+        let mut sending = Sending::begin(request, Sending::default());
+        assert!(!sending.has_sent() && sending.is_under_way());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(sending.poll(&mut cx, &mut out).is_ready());
+        assert_eq!(sending.is_over(), !sending.has_no_source());
+        let text = String::from_utf8(out).unwrap();
+        sending.is_over().then_some(text)
+    }
+
+    #[test]
+    fn bodies_are_what_headers_say() {
+        let chunked = ("transfer-encoding", "chunked");
+        type Case<'c> = (&'c [(&'c str, &'c str)], &'static str, Option<&'c str>);
+        let cases: &[Case<'_>] = &[
+            (&[], "", Some("\r\n")),
+            (&[], "abc", Some("content-length: 3\r\n\r\nabc")),
+            (
+                &[("content-length", "3")],
+                "abc",
+                Some("content-length: 3\r\n\r\nabc"),
+            ),
+            (
+                &[("content-length", "0")],
+                "",
+                Some("content-length: 0\r\n\r\n"),
+            ),
+            (
+                &[chunked],
+                "abc",
+                Some("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            ),
+            (
+                &[chunked],
+                "",
+                Some("transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+            ),
+            (&[("content-length", "4")], "abc", None),
+            (&[("content-length", "2")], "abc", None),
+            (&[("content-length", "3")], "", None),
+        ];
+        for (lines, body, expected) in cases {
+            let expected = expected.map(|text| format!("PUT / HTTP/1.1\r\n{text}"));
+            assert_eq!(sent(lines, body), expected, "{lines:?} {body}");
+        }
     }
 }
