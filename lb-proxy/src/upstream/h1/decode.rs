@@ -198,7 +198,7 @@ mod tests {
                 ["hello", "", ""],
                 false,
             ),
-            (Decoder::Size, "5\r\nhel", ["hel", "", ""], false),
+            (Decoder::Size, "5\r\nhe", ["he", "", ""], false),
         ];
         for (decoder, bytes, expected, over) in cases {
             let found = decoded(*decoder, &[bytes.as_bytes()]).unwrap();
