@@ -114,7 +114,8 @@ impl<'c> Choice<'c> {
         }
     }
 
-    /// The next one, at a time of [`crate::Proxy::clock`]: none that was tried, as long as there is another.
+    /// The next one: none that was tried, as long as there is another. `now` is
+    /// [`crate::Proxy::clock`].
     pub(crate) fn next(&self, tried: &[SocketAddr], now: impl Fn() -> Duration) -> Option<Chosen> {
         self.untried(tried, &now)
             .or_else(|| self.untried(&[], &now).filter(|_| !tried.is_empty()))

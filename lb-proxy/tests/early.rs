@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{SOON, Site, body, status};
+use common::{Running, SOON, Site, Talk, body, status};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -37,6 +37,14 @@ async fn site<T: Send + 'static, F: Future<Output = T> + Send>(
     (site, result)
 }
 
+/// A client that has sent the head of a request with a large body.
+async fn begun(proxy: &Running) -> Talk {
+    let mut talk = proxy.connect().await;
+    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
+    talk.send(head.as_bytes()).await;
+    talk
+}
+
 /// Bytes that come until so many have, or the end.
 async fn count(from: &mut (impl AsyncReadExt + Unpin), most: usize) -> usize {
     let (mut piece, mut all) = (vec![0; 64 * 1024], 0);
@@ -58,9 +66,7 @@ async fn the_rest_of_the_request_is_sent_all_the_same() {
     })
     .await;
     let proxy = site.start().await;
-    let mut talk = proxy.connect().await;
-    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
-    talk.send(head.as_bytes()).await;
+    let mut talk = begun(&proxy).await;
     let answer = talk.answer().await;
     assert_eq!((status(&answer), body(&answer)), (200, "early"));
     talk.send(&vec![b'x'; LARGE]).await;
@@ -85,9 +91,7 @@ async fn neither_direction_waits_for_the_other() {
     })
     .await;
     let proxy = site.start().await;
-    let mut talk = proxy.connect().await;
-    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
-    talk.send(head.as_bytes()).await;
+    let mut talk = begun(&proxy).await;
     let all = vec![b'x'; LARGE];
     timeout(SOON, talk.send(&all))
         .await
@@ -111,9 +115,7 @@ async fn an_endpoint_that_takes_no_more_of_it() {
         settings.upstream.send_timeout = Duration::from_millis(300);
     };
     let proxy = site.with(short).start().await;
-    let mut talk = proxy.connect().await;
-    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
-    talk.send(head.as_bytes()).await;
+    let mut talk = begun(&proxy).await;
     let answer = talk.answer().await;
     assert_eq!((status(&answer), body(&answer)), (403, "no"));
     talk.send(&vec![b'x'; LARGE]).await;

@@ -26,7 +26,7 @@ use tokio::{
 
 pub(crate) use drain::{Draining, Phase};
 pub(crate) use link::Link;
-pub(crate) use scan::chunk_line;
+pub(crate) use scan::{chunk_line, digits};
 pub(crate) use tunnel::Tunnel;
 
 use crate::{options::Options, proxy::Proxy, upstream::Connect};

@@ -12,6 +12,7 @@ use http::StatusCode;
 use memchr::{memchr, memchr3};
 
 use head::Framing;
+pub(crate) use head::digits;
 
 /// Empty lines that may come before a request (RFC 9112, section 2.2, has one).
 const EMPTY_LINES: u8 = 4;

@@ -111,10 +111,8 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
             if let Poll::Ready(answer) = self.poll_answer(cx, is_head) {
                 return Poll::Ready(answer);
             }
-            match patience.deadline() {
-                Some(deadline) => self.timer.poll(cx, deadline).map(|()| Err(What::Timeout)),
-                None => Poll::Pending,
-            }
+            let over = patience.poll(cx, &mut self.timer);
+            over.map(|()| Err(What::Timeout))
         });
         answer.await.map_err(|what| Failed {
             what,
@@ -176,10 +174,10 @@ impl<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static> Lane<Io> {
         let sent = async move {
             poll_fn(|cx| {
                 // Who has answered need not take the rest.
-                ready_or(sending.poll(cx, &mut to), || match patience.deadline() {
-                    Some(deadline) => timer.poll(cx, deadline),
-                    None => Poll::Pending,
-                })
+                match sending.poll(cx, &mut to) {
+                    Poll::Pending => patience.poll(cx, &mut timer),
+                    ready => ready,
+                }
             })
             .await;
             Ok(())
@@ -217,14 +215,6 @@ async fn turn_of_others() {
         Poll::Pending
     })
     .await;
-}
-
-/// Ready if either is.
-fn ready_or<T>(first: Poll<T>, or: impl FnOnce() -> Poll<()>) -> Poll<()> {
-    match first {
-        Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => or(),
-    }
 }
 
 /// What comes by a connection.
@@ -272,11 +262,8 @@ impl Reading {
         is_head: bool,
     ) -> Poll<Result<Response<()>, What>> {
         loop {
-            let parsed = match self.read.is_empty() {
-                true => None,
-                false => head::parse(&mut self.read, is_head).map_err(|_| What::Invalid)?,
-            };
-            if let Some(answer) = parsed {
+            let parsed = head::parse(&mut self.read, is_head);
+            if let Some(answer) = parsed.map_err(|_| What::Invalid)? {
                 let status = answer.head.status();
                 // RFC 9110, section 15.2: others than these may come before it, and say nothing.
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {

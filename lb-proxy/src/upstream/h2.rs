@@ -122,10 +122,7 @@ impl Stream {
                     reused,
                 }));
             }
-            let Some(deadline) = patience.deadline() else {
-                return Poll::Pending;
-            };
-            self.timer.poll(cx, deadline).map(|()| {
+            patience.poll(cx, &mut self.timer).map(|()| {
                 Err(Failed {
                     what: What::Timeout,
                     sent: true,

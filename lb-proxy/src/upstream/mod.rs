@@ -10,7 +10,10 @@ mod pool;
 mod question;
 mod resolve;
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::Request;
 use tokio::time::Instant;
@@ -25,7 +28,10 @@ pub(crate) use pool::Pool;
 pub(crate) use question::Question;
 pub(crate) use resolve::Names;
 
-use crate::upload::{Shared, Turn, Upload};
+use crate::{
+    timer::Timer,
+    upload::{Shared, Turn, Upload},
+};
 
 /// Why there is no answer of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,13 +102,14 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Until when is waited; `None` as long as it is the client's turn.
-    fn deadline(&self) -> Option<Instant> {
+    /// Ready when it has come to its end. While it is the client's turn, it has none.
+    fn poll(&self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<()> {
         let turn = self.body.as_ref().map(Shared::turn);
-        match turn.unwrap_or(Turn::Answer(self.begun)) {
-            Turn::Client => None,
-            Turn::Take(since) => Some(since + self.send),
-            Turn::Answer(since) => Some(since + self.read),
-        }
+        let deadline = match turn.unwrap_or(Turn::Answer(self.begun)) {
+            Turn::Client => return Poll::Pending,
+            Turn::Take(since) => since + self.send,
+            Turn::Answer(since) => since + self.read,
+        };
+        timer.poll(cx, deadline)
     }
 }

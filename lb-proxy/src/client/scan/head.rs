@@ -73,7 +73,8 @@ impl Framing {
     }
 }
 
-fn digits(value: &[u8]) -> Option<u64> {
+/// A number that is digits and nothing else.
+pub(crate) fn digits(value: &[u8]) -> Option<u64> {
     // `parse` would take a sign.
     let all = value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| all)?;

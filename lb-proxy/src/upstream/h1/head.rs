@@ -13,7 +13,7 @@ use httparse::{EMPTY_HEADER, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::decode::Decoder;
-use crate::headers::words;
+use crate::{client::digits, headers::words};
 
 /// Bytes that the head of an answer may have; nginx has 4 to 8 KiB (`proxy_buffer_size`).
 const HEAD: usize = 64 * 1024;
@@ -188,12 +188,8 @@ fn decoder(
 }
 
 fn length(value: &HeaderValue) -> Option<u64> {
-    let one = |text: &str| {
-        // `parse` would take a sign.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u64>().ok().filter(|_| digits)
-    };
-    let mut all = value.to_str().ok()?.split(',').map(|text| one(text.trim()));
+    let all = value.as_bytes().split(|byte| *byte == b',');
+    let mut all = all.map(|text| digits(text.trim_ascii()));
     let first = all.next()??;
     all.all(|other| other == Some(first)).then_some(first)
 }

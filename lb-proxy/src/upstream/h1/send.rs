@@ -12,7 +12,7 @@ use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
 use super::head;
-use crate::{upload::Upload, write::poll_write_pieces};
+use crate::{client::digits, upload::Upload, write::poll_write_pieces};
 
 /// What is still to be sent of a request; nothing, before the first.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(super) struct Sending {
     /// The rest of the body.
     upload: Option<Upload>,
     framing: Framing,
+    /// Whether something of it was sent.
+    begun: bool,
     state: State,
 }
 
@@ -47,17 +49,15 @@ impl Default for Framing {
 /// How far it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
-    /// Nothing was sent.
-    Whole,
-    /// Something was.
-    Begun,
-    /// All was.
+    /// There is more to be sent.
+    UnderWay,
+    /// All was sent.
     #[default]
     Over,
     /// The endpoint takes no more of it.
-    Refused { begun: bool },
+    Refused,
     /// There is no more of it: the client is at fault.
-    NoSource { begun: bool },
+    NoSource,
 }
 
 impl Sending {
@@ -69,7 +69,7 @@ impl Sending {
         let exact = upload.size_hint().exact();
         // Only what the proxy asks itself has no header.
         let untold = exact.filter(|bytes| *bytes > 0 && !chunked && declared.is_none());
-        let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
+        let declared = declared.and_then(|value| digits(value.as_bytes()));
         let framing = match chunked {
             true => Framing::Chunks(false),
             false => Framing::Length(declared.or(untold).unwrap_or_default()),
@@ -84,7 +84,8 @@ impl Sending {
             // Of one without bytes as well: what a header has promised must come, or be missed.
             upload: Some(upload),
             framing,
-            state: State::Whole,
+            begun: false,
+            state: State::UnderWay,
         }
     }
 
@@ -95,20 +96,17 @@ impl Sending {
 
     /// Whether something of it may have been.
     pub(super) fn has_sent(&self) -> bool {
-        !matches!(
-            self.state,
-            State::Whole | State::Refused { begun: false } | State::NoSource { begun: false }
-        )
+        self.begun
     }
 
     /// Whether there is more to be sent.
     pub(super) fn is_under_way(&self) -> bool {
-        matches!(self.state, State::Whole | State::Begun)
+        self.state == State::UnderWay
     }
 
     /// Whether the client is at fault that there is no more of it.
     pub(super) fn has_no_source(&self) -> bool {
-        matches!(self.state, State::NoSource { .. })
+        self.state == State::NoSource
     }
 
     /// Sends on; ready when there is no more to be sent.
@@ -117,17 +115,10 @@ impl Sending {
         cx: &mut Context<'_>,
         io: &mut Io,
     ) -> Poll<()> {
-        let begun = match self.state {
-            State::Whole => false,
-            State::Begun => true,
-            State::Over | State::Refused { .. } | State::NoSource { .. } => return Poll::Ready(()),
-        };
-        self.state = match ready!(self.poll_all(cx, io)) {
-            Ok(state) => state,
-            Err(_) => State::Refused {
-                begun: begun || self.state == State::Begun,
-            },
-        };
+        if self.is_under_way() {
+            let end = ready!(self.poll_all(cx, io));
+            self.state = end.unwrap_or(State::Refused);
+        }
         Poll::Ready(())
     }
 
@@ -140,11 +131,8 @@ impl Sending {
             let mut waits = false;
             if self.piece.is_empty() && self.upload.is_some() {
                 match self.poll_piece(cx) {
-                    Poll::Ready(Some(())) => {}
-                    Poll::Ready(None) => {
-                        let begun = self.state == State::Begun;
-                        return Poll::Ready(Ok(State::NoSource { begun }));
-                    }
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(Ok(State::NoSource)),
                     Poll::Pending => waits = true,
                 }
             }
@@ -162,15 +150,15 @@ impl Sending {
         }
     }
 
-    /// Gets a piece of the body, and what stands around it; `None` if there is none, and it is not
-    /// the end.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+    /// Gets a piece of the body, and what stands around it; whether it, or the end, is what was
+    /// promised.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(upload) = &mut self.upload else {
-            return Poll::Ready(Some(()));
+            return Poll::Ready(true);
         };
         let piece = match ready!(Pin::new(upload).poll_frame(cx)) {
             Some(Ok(frame)) => frame.into_data().ok(),
-            Some(Err(_)) => return Poll::Ready(None),
+            Some(Err(_)) => return Poll::Ready(false),
             None => None,
         };
         if self.at == self.frame.len() {
@@ -189,7 +177,7 @@ impl Sending {
         if is_end {
             self.upload = None;
         }
-        Poll::Ready(is_alike.then_some(()))
+        Poll::Ready(is_alike)
     }
 
     /// A piece of a body with a length; whether it agrees with that.
@@ -232,7 +220,7 @@ impl Sending {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.state = State::Begun;
+        self.begun = true;
         let of_frame = written.min(self.frame.len() - self.at);
         self.at += of_frame;
         self.piece.advance(written - of_frame);
