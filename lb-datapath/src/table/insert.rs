@@ -36,8 +36,9 @@ pub enum InsertError {
     Busy,
 }
 
-/// How often the lock of a bucket is asked for. Its holder needs some 50 ns.
-const SPINS: u32 = 16;
+/// How often the lock of a bucket is asked for. Its holder needs some 50 ns; with an interrupt
+/// meanwhile, some microseconds. Who gives up loses the first packet of a flow.
+const SPINS: u32 = 1024;
 /// In [`lb_common::conntrack::CtHead::lock`]: locked. Below it is when that was.
 const LOCKED: u64 = 1 << 32;
 
