@@ -20,6 +20,9 @@ const PARALLEL: u32 = 8;
 /// Unanswered connections after which the rest is not tried: each takes its whole time.
 const HOPELESS: u64 = PARALLEL as u64;
 
+/// When a datagram without an answer is sent once more, as a lost SYN is (RFC 6298, section 2.1).
+const RESEND: Duration = Duration::from_secs(1);
+
 /// What a worker is asked to do.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Request {
@@ -45,6 +48,9 @@ pub(crate) struct Report {
     pub errors: BTreeMap<String, u64>,
     /// The addresses that the pods saw.
     pub clients: BTreeSet<IpAddr>,
+    /// Of the answers, those that came for a datagram that was sent twice.
+    #[serde(default)]
+    pub resent: u64,
     /// Median microseconds from connect to answer.
     pub p50_us: u64,
     /// The slowest of a hundred, in microseconds.
@@ -110,28 +116,30 @@ fn hopeless(all: &Mutex<(Report, Vec<u64>)>) -> bool {
 }
 
 impl Report {
-    fn count(&mut self, outcome: Result<Answer, String>) {
+    fn count(&mut self, outcome: Result<(Answer, bool), String>) {
         match outcome {
-            Ok(answer) => {
+            Ok((answer, resent)) => {
                 *self.backends.entry(answer.pod).or_default() += 1;
                 self.clients.insert(answer.client.ip());
+                self.resent += u64::from(resent);
             }
             Err(kind) => *self.errors.entry(kind).or_default() += 1,
         }
     }
 }
 
-fn connect(request: &Request, number: u32) -> Result<Answer, String> {
+/// Opens a connection: who answered, and whether only the second datagram did it.
+fn connect(request: &Request, number: u32) -> Result<(Answer, bool), String> {
     let timeout = Duration::from_millis(request.timeout_ms);
     let outcome = if request.proto == "tcp" {
-        http(request.target, timeout)
-    } else if request.connected || number.is_multiple_of(2) {
-        udp_connected(request.target, timeout)
+        http(request.target, timeout).map(|text| (text, false))
     } else {
-        udp_unconnected(request.target, timeout)
+        let connected = request.connected || number.is_multiple_of(2);
+        udp(request.target, timeout, connected)
     };
-    let text = outcome.map_err(|e| kind(&e))?;
-    serde_json::from_str(&text).map_err(|_| "wrong-answer".to_owned())
+    let (text, resent) = outcome.map_err(|e| kind(&e))?;
+    let answer = serde_json::from_str(&text).map_err(|_| "wrong-answer".to_owned())?;
+    Ok((answer, resent))
 }
 
 /// One request over a connection of its own; the body of the answer.
@@ -154,34 +162,37 @@ fn http(target: SocketAddr, timeout: Duration) -> io::Result<String> {
     Ok(body.to_owned())
 }
 
-fn udp_connected(target: SocketAddr, timeout: Duration) -> io::Result<String> {
-    let socket = udp_socket(target, timeout)?;
-    socket.connect(target)?;
-    same_peer(socket.peer_addr()?, target)?;
-    socket.send(b"hello")?;
-    let mut buffer = [0; 2048];
-    let n = socket.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
-}
-
-fn udp_unconnected(target: SocketAddr, timeout: Duration) -> io::Result<String> {
-    let socket = udp_socket(target, timeout)?;
-    socket.send_to(b"hello", target)?;
-    let mut buffer = [0; 2048];
-    let (n, from) = socket.recv_from(&mut buffer)?;
-    same_peer(from, target)?;
-    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
-}
-
-fn udp_socket(target: SocketAddr, timeout: Duration) -> io::Result<UdpSocket> {
+/// One datagram by a socket of its own: its answer, and whether it had to be sent twice.
+fn udp(target: SocketAddr, timeout: Duration, connected: bool) -> io::Result<(String, bool)> {
     let any: IpAddr = if target.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
     let socket = UdpSocket::bind((any, 0))?;
-    socket.set_read_timeout(Some(timeout))?;
-    Ok(socket)
+    if connected {
+        socket.connect(target)?;
+        same_peer(socket.peer_addr()?, target)?;
+    }
+    let ask = |patience: Duration| -> io::Result<String> {
+        if connected {
+            socket.send(b"hello")?;
+        } else {
+            socket.send_to(b"hello", target)?;
+        }
+        socket.set_read_timeout(Some(patience))?;
+        let mut buffer = [0; 2048];
+        let (n, from) = socket.recv_from(&mut buffer)?;
+        same_peer(from, target)?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    };
+    match ask(timeout.min(RESEND)) {
+        // A receive timeout is EAGAIN.
+        Err(error) if error.kind() == ErrorKind::WouldBlock && timeout > RESEND => {
+            Ok((ask(timeout.saturating_sub(RESEND))?, true))
+        }
+        outcome => Ok((outcome?, false)),
+    }
 }
 
 /// A client must see the frontend that it dialled, whoever answers.
@@ -243,12 +254,29 @@ mod tests {
             report.backends,
             BTreeMap::from([("x".to_owned(), 5), ("y".to_owned(), 15)])
         );
-        assert_eq!(report.errors, BTreeMap::new());
+        assert_eq!((report.errors, report.resent), (BTreeMap::new(), 0));
         assert_eq!(
             report.clients,
             BTreeSet::from(["127.0.0.1".parse().unwrap()])
         );
         assert!(report.p50_us > 0 && report.p99_us >= report.p50_us);
+    }
+
+    #[test]
+    fn a_datagram_that_is_lost_is_sent_once_more() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let target = server.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            let (_, first) = server.recv_from(&mut buffer).unwrap();
+            let (_, second) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(first, second);
+            let answer = format!("{{\"pod\":\"x\",\"client\":\"{second}\"}}");
+            server.send_to(answer.as_bytes(), second).unwrap();
+        });
+        let report = run(&request(target, "udp", 1));
+        assert_eq!(report.backends, BTreeMap::from([("x".to_owned(), 1)]));
+        assert_eq!((report.errors, report.resent), (BTreeMap::new(), 1));
     }
 
     #[test]
