@@ -1,24 +1,29 @@
 //! Listeners that come and go, and the connections that they accept.
 
+mod count;
+mod room;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinHandle, JoinSet},
     time,
 };
+
+use count::Counted;
+pub use count::{Connections, Counter};
+use room::{Room, Seat};
+
+use crate::rest::{Resting, Serving};
 
 /// How long nothing is accepted when the process or the machine has no more files or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -86,8 +91,8 @@ pub struct Refused {
 pub struct Listeners {
     handler: Handler,
     options: Options,
-    room: Arc<Semaphore>,
-    served: Arc<AtomicUsize>,
+    places: Arc<Semaphore>,
+    counter: Arc<Counter>,
     open: BTreeMap<SocketAddr, Open>,
     closed: Vec<JoinHandle<()>>,
 }
@@ -100,10 +105,9 @@ struct Open {
     task: JoinHandle<()>,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection.
 #[derive(Clone)]
-struct Handler(Arc<dyn Fn(TcpStream, Peer, Drain) -> Connection + Send + Sync>);
-type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+struct Handler(Arc<dyn Fn(TcpStream, Peer, Drain) -> Serving + Send + Sync>);
 
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,18 +116,18 @@ impl std::fmt::Debug for Handler {
 }
 
 impl Listeners {
-    /// None yet; `handler` serves a connection until its end.
-    pub fn new<H, F>(handler: H, options: Options) -> Self
+    /// None yet; `handler` serves a connection until it ends, or rests, and `counter` counts them.
+    pub fn new<H, F>(handler: H, options: Options, counter: Arc<Counter>) -> Self
     where
         H: Fn(TcpStream, Peer, Drain) -> F + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = Option<Box<dyn Resting>>> + Send + 'static,
     {
-        let boxed = move |stream, peer, drain| Box::pin(handler(stream, peer, drain)) as Connection;
+        let boxed = move |stream, peer, drain| Box::pin(handler(stream, peer, drain)) as Serving;
         Self {
             handler: Handler(Arc::new(boxed)),
-            room: Arc::new(Semaphore::new(options.connections)),
+            places: Arc::new(Semaphore::new(options.connections)),
             options,
-            served: Arc::default(),
+            counter,
             open: BTreeMap::new(),
             closed: Vec::new(),
         }
@@ -168,10 +172,11 @@ impl Listeners {
         let (drain, drains) = watch::channel(false);
         let accepting = Accepting {
             handler: self.handler.clone(),
-            room: self.room.clone(),
-            served: self.served.clone(),
+            places: self.places.clone(),
+            counter: self.counter.clone(),
             drain: Drain(drains),
             connections: JoinSet::new(),
+            room: Room::new()?,
         };
         let task = tokio::spawn(accepting.run(listener));
         Ok(Open { local, drain, task })
@@ -182,14 +187,9 @@ impl Listeners {
         self.open.values().map(|open| open.local)
     }
 
-    /// Connections that are served now.
-    pub fn connections(&self) -> usize {
-        self.served.load(Ordering::Relaxed)
-    }
-
     /// Stops listening, tells connections, and waits for their end. Returns how many are cut
     /// because they take longer than that.
-    pub async fn drain(mut self, within: Duration) -> usize {
+    pub async fn drain(mut self, within: Duration) -> u64 {
         let open = std::mem::take(&mut self.open);
         let mut tasks = std::mem::take(&mut self.closed);
         tasks.extend(open.into_values().map(Open::close));
@@ -198,7 +198,7 @@ impl Listeners {
             // A task that panicked has dropped its connections.
             let _ = time::timeout_at(end, task).await;
         }
-        let cut = self.connections();
+        let cut = self.counter.now().open;
         tasks.iter().for_each(JoinHandle::abort);
         cut
     }
@@ -211,21 +211,13 @@ impl Open {
     }
 }
 
-/// Counts a connection while it lives.
-struct Served(Arc<AtomicUsize>);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 struct Accepting {
     handler: Handler,
-    room: Arc<Semaphore>,
-    served: Arc<AtomicUsize>,
+    places: Arc<Semaphore>,
+    counter: Arc<Counter>,
     drain: Drain,
-    connections: JoinSet<()>,
+    connections: JoinSet<Option<Seat>>,
+    room: Room,
 }
 
 impl Accepting {
@@ -238,20 +230,21 @@ impl Accepting {
                 biased;
                 () = drain.comes() => break,
                 Some(ended) = self.connections.join_next() => {
-                    tell(ended);
+                    self.rests(ended);
                     continue;
                 }
-                accepted = accept(&listener, &self.room) => accepted,
+                seat = self.room.leaves() => {
+                    self.serve(seat.counted, seat.resting.wake());
+                    continue;
+                }
+                accepted = accept(&listener, &self.places) => accepted,
             };
             match accepted {
-                Ok((stream, peer, permit)) => {
+                Ok((stream, peer, place)) => {
                     short = false;
-                    let served = self.count();
-                    let connection = (self.handler.0)(stream, peer, self.drain.clone());
-                    self.connections.spawn(async move {
-                        let _counted = (served, permit);
-                        connection.await;
-                    });
+                    let counted = self.counter.count(place);
+                    let serving = (self.handler.0)(stream, peer, self.drain.clone());
+                    self.serve(counted, serving);
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -264,36 +257,53 @@ impl Accepting {
             }
         }
         drop(listener);
+        for seat in self.room.empty() {
+            self.serve(seat.counted, seat.resting.wake());
+        }
+        // Whoever wants to rest now has been asked whether it had a last request.
         while let Some(ended) = self.connections.join_next().await {
-            tell(ended);
+            ended.map_or_else(tell, drop);
         }
     }
 
-    fn count(&self) -> Served {
-        self.served.fetch_add(1, Ordering::Relaxed);
-        Served(self.served.clone())
+    fn serve(&mut self, counted: Counted, serving: Serving) {
+        self.connections.spawn(async move {
+            let resting = serving.await?;
+            Some(Seat { resting, counted })
+        });
+    }
+
+    /// What has ended, or rests from now on.
+    fn rests(&mut self, ended: Result<Option<Seat>, JoinError>) {
+        match ended {
+            Ok(None) => {}
+            Ok(Some(seat)) => {
+                if let Err(error) = self.room.take(seat) {
+                    tracing::debug!(%error, "a connection cannot rest, and ends");
+                }
+            }
+            Err(error) => tell(error),
+        }
     }
 }
 
 /// A connection's end that is none of its own.
-fn tell(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection ended by a fault of the proxy");
-    }
+fn tell(error: JoinError) {
+    tracing::error!(%error, "a connection ended by a fault of the proxy");
 }
 
-type Accepted = (TcpStream, Peer, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (TcpStream, Peer, OwnedSemaphorePermit);
 
-/// Waits for room, then for a connection.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let permit = room.clone().acquire_owned().await;
+/// Waits for a place, then for a connection.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let place = places.clone().acquire_owned().await;
     // Nobody closes the semaphore.
-    let permit = permit.map_err(io::Error::other)?;
+    let place = place.map_err(io::Error::other)?;
     let (stream, remote) = listener.accept().await?;
     // Answers are written whole; nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
     let (remote, local) = (canonical(remote), canonical(stream.local_addr()?));
-    Ok((stream, Peer { remote, local }, permit))
+    Ok((stream, Peer { remote, local }, place))
 }
 
 /// An address as its own family writes it: a socket for both has those of IPv4 in IPv6 (RFC 4291,

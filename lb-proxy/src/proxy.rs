@@ -31,6 +31,7 @@ use crate::{
     options::Options,
     peers::Together,
     record::Observe,
+    rest::{Resting, SocketOf},
     upstream::{Connect, Download, Names, Pool, Question, Target},
 };
 
@@ -108,17 +109,19 @@ impl<C: Connect> Proxy<C> {
         })
     }
 
-    /// Serves one connection to its end.
+    /// Serves one connection to its end, or until it rests: that is for those that have a
+    /// `socket`.
     pub fn serve<Io>(
         self: Arc<Self>,
         io: Io,
         peer: Peer,
-    ) -> impl Future<Output = ()> + Send + use<C, Io>
+        socket: SocketOf<Io>,
+    ) -> impl Future<Output = Option<Box<dyn Resting>>> + Send + use<C, Io>
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let phase = self.draining.subscribe();
-        client::serve(self, io, peer, phase)
+        client::serve(self, (io, socket), peer, phase)
     }
 
     /// Looks after the connections to endpoints that wait for requests. It does not end; as long

@@ -1,12 +1,12 @@
 //! The whole proxy: listeners, what they speak, and the table of the moment.
 
+mod certificates;
 mod view;
 
 use std::{
     collections::{BTreeSet, HashSet},
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,25 +19,24 @@ use lb_route::{
     Table,
     action::{Action, Answer, Endpoints, Location, Upstream},
     balance::round_robin,
-    globals::Globals,
     request::{Client, Head},
-    settings::{BackendProtocol, UpstreamTls, VerifyClient},
+    settings::{BackendProtocol, UpstreamTls},
 };
 use tokio::{net::TcpStream, task::JoinHandle};
 
-use view::Counter;
-pub use view::{Connections, View};
+use certificates::certificates;
+pub use view::View;
 
 use crate::{
     Decide, Dial, Observe, Options, Peer, Protocol, Proxy,
-    client::Lasting,
-    listen::{self, Drain, Listeners},
+    listen::{self, Counter, Drain, Listeners},
     peers::Together,
     proxy_protocol::{self, Header},
+    rest::{Resting, Serving, Socket},
     tls::{
         accept::{self, Accepted, Acceptor, Passed},
         certificates::Loaded,
-        hosts::{self, Certificates, Demand, Shows},
+        hosts::Certificates,
     },
 };
 
@@ -84,8 +83,9 @@ impl Server {
         let of_https = shared.clone();
         let plain = move |stream, peer, _: Drain| of_http.clone().plain(stream, peer);
         let tls = move |stream, peer, _: Drain| of_https.clone().tls(stream, peer);
-        let mut http = Listeners::new(plain, options);
-        let mut https = Listeners::new(tls, options);
+        let [of_http, of_https] = shared.connections.clone();
+        let mut http = Listeners::new(plain, options, of_http);
+        let mut https = Listeners::new(tls, options, of_https);
         let refused = [http.set(&addresses.http), https.set(&addresses.https)];
         if let Some(refused) = refused.into_iter().flatten().next() {
             return Err(refused.into());
@@ -137,7 +137,7 @@ struct Shared {
     /// The certificate of hosts without one, if there is no other.
     fallback: Arc<Loaded>,
     /// Connections of HTTP, and of HTTPS.
-    connections: [Counter; 2],
+    connections: [Arc<Counter>; 2],
     /// Connections whose PROXY protocol was none.
     unintroduced: AtomicU64,
 }
@@ -266,35 +266,30 @@ impl Shared {
         }
     }
 
-    fn plain(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
-        let begun = Box::pin(self.clone().http(stream, peer));
-        self.serve(0, peer.remote, begun)
-    }
-
-    fn tls(self: Arc<Self>, stream: TcpStream, peer: listen::Peer) -> impl Future<Output = ()> {
-        let begun = Box::pin(self.clone().https(stream, peer));
-        self.serve(1, peer.remote, begun)
-    }
-
-    /// A connection of HTTP or HTTPS. What only its beginning needs is not kept with it.
-    async fn serve(
+    async fn plain(
         self: Arc<Self>,
-        which: usize,
-        client: SocketAddr,
-        begun: Pin<Box<impl Future<Output = io::Result<Lasting>>>>,
-    ) {
-        let _open = self.connections[which].open();
-        match begun.await {
-            Ok(lasting) => lasting.await,
-            Err(error) => tracing::debug!(%client, %error, "a connection ended"),
-        }
+        stream: TcpStream,
+        peer: listen::Peer,
+    ) -> Option<Box<dyn Resting>> {
+        let begun = Box::pin(self.http(stream, peer)).await;
+        served(peer.remote, begun).await
+    }
+
+    async fn tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: listen::Peer,
+    ) -> Option<Box<dyn Resting>> {
+        // What only its beginning needs is not kept with a connection.
+        let begun = Box::pin(self.https(stream, peer)).await;
+        served(peer.remote, begun).await
     }
 
     async fn http(
         self: Arc<Self>,
         mut stream: TcpStream,
         peer: listen::Peer,
-    ) -> io::Result<Lasting> {
+    ) -> io::Result<Serving> {
         let peer = self.introduced(&mut stream, peer).await?;
         let peer = Peer {
             address: peer.remote,
@@ -302,21 +297,22 @@ impl Shared {
             tls: None,
             protocol: Protocol::Tell,
         };
-        Ok(Box::pin(self.proxy.clone().serve(stream, peer)))
+        let (proxy, socket) = (self.proxy.clone(), Socket::from(stream));
+        Ok(Box::pin(proxy.serve(socket, peer, |socket| Some(socket))))
     }
 
     async fn https(
         self: Arc<Self>,
         mut stream: TcpStream,
         peer: listen::Peer,
-    ) -> io::Result<Lasting> {
+    ) -> io::Result<Serving> {
         let peer = self.introduced(&mut stream, peer).await?;
-        let accepted = self.acceptor.accept(stream).await;
+        let accepted = self.acceptor.accept(Socket::from(stream)).await;
         let established = match accepted.map_err(io::Error::other)? {
             Accepted::Tls(established) => established,
             Accepted::Passed(passed) => {
                 self.pass(passed).await?;
-                return Ok(Box::pin(async {}));
+                return Ok(Box::pin(async { None }));
             }
         };
         let peer = Peer {
@@ -328,11 +324,14 @@ impl Shared {
                 false => Protocol::Http1,
             },
         };
-        Ok(Box::pin(self.proxy.clone().serve(established.stream, peer)))
+        let (proxy, stream) = (self.proxy.clone(), established.stream);
+        Ok(Box::pin(
+            proxy.serve(stream, peer, |stream| Some(stream.get_mut().0)),
+        ))
     }
 
     /// Carries a connection to the backend whose TLS it is (`ssl-passthrough`).
-    async fn pass(&self, passed: Passed<TcpStream>) -> io::Result<()> {
+    async fn pass(&self, passed: Passed<Socket>) -> io::Result<()> {
         let endpoint = self.endpoint_of(&passed.host);
         let endpoint = endpoint.ok_or_else(|| {
             let host = &passed.host;
@@ -356,45 +355,13 @@ impl Shared {
     }
 }
 
-/// The certificates of the hosts of a table.
-fn certificates(
-    previous: Option<&Certificates>,
-    table: &Table,
-    fallback: &Arc<Loaded>,
-) -> Certificates {
-    let hosts = table.hosts().map(|(name, host)| hosts::Host {
-        name,
-        shows: match (&host.passthrough, &host.certificate) {
-            (Some(_), _) => Shows::Backend,
-            (
-                None,
-                Some(lb_route::Certificate {
-                    data: Some(data), ..
-                }),
-            ) => Shows::Secret(data.clone()),
-            (None, _) => Shows::Default,
-        },
-        demand: host.client_cert.as_ref().and_then(|authority| {
-            let settings = &authority.settings;
-            (settings.verify != VerifyClient::Off).then(|| Demand {
-                secret: authority.data.clone(),
-                depth: settings.depth,
-            })
-        }),
-    });
-    let default = (table.default_certificate(), fallback);
-    Certificates::build(previous, &tls_options(table.globals()), default, hosts)
-}
-
-fn tls_options(globals: &Globals) -> hosts::Options {
-    hosts::Options {
-        http2: globals.client.http2,
-        tls12: globals.tls.v12,
-        tls13: globals.tls.v13,
-        tickets: globals.tls.tickets,
-        session_timeout: globals.tls.session_timeout,
-        session_cache: globals.tls.session_cache,
-        reject_unknown: globals.tls.reject,
-        ..hosts::Options::default()
+/// What becomes of a connection that has begun.
+async fn served(client: SocketAddr, begun: io::Result<Serving>) -> Option<Box<dyn Resting>> {
+    match begun {
+        Ok(serving) => serving.await,
+        Err(error) => {
+            tracing::debug!(%client, %error, "a connection ended");
+            None
+        }
     }
 }

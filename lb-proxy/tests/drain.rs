@@ -82,13 +82,13 @@ async fn under_load_nothing_is_lost() {
     let (old_proxy, new_proxy) = (old.proxy.clone(), new.proxy.clone());
     let served = tokio::spawn(async move {
         while let Ok((stream, client)) = listener.accept().await {
-            let peer = common::peer(&stream, client);
+            let peer = common::peer(client, address.port());
             let to = if switch.load(Ordering::SeqCst) {
                 &new_proxy
             } else {
                 &old_proxy
             };
-            tokio::spawn(to.clone().serve(stream, peer));
+            tokio::spawn(to.clone().serve(stream, peer, |_| None));
         }
     });
     let answered = Arc::new(Count::default());

@@ -11,7 +11,6 @@ use lb_route::{
     Compiler, Mode, PathType, Table,
     input::{BackendRef, Ingress, IngressPath, IngressRule, Name, PortRef, Service, ServicePort},
 };
-use tokio::net::TcpListener;
 
 fn service(endpoints: &[SocketAddr]) -> Option<Arc<Service>> {
     let port = ServicePort {
@@ -57,6 +56,7 @@ fn ingress(annotations: &[(&str, &str)]) -> Arc<Ingress> {
 }
 
 struct Running {
+    _listeners: lb_proxy::listen::Listeners,
     address: SocketAddr,
     proxy: Arc<Proxy<Plain>>,
     table: Arc<ArcSwap<Table>>,
@@ -70,10 +70,9 @@ async fn start(endpoints: &[SocketAddr], annotations: &[(&str, &str)]) -> Runnin
     let table = Arc::new(ArcSwap::from_pointee(compiler.compile()));
     let options = Options::from(&**table.load());
     let proxy = Proxy::new(options, table.clone(), Arc::new(Nobody), Plain);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(common::accept(proxy.clone(), listener));
+    let (listeners, address) = common::listen(&proxy);
     Running {
+        _listeners: listeners,
         address,
         proxy,
         table,

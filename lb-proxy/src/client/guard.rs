@@ -20,6 +20,7 @@ use crate::{
         scan::{Place, Scanner, Wrong},
     },
     options::Options,
+    rest::SocketOf,
     timer::Timer,
     write::poll_write_pieces,
 };
@@ -31,6 +32,10 @@ const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
 const LINGER: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(5));
 /// How long a connection without a request waits for one more when the proxy is to end.
 const LEAVING: Duration = Duration::from_secs(5);
+
+/// How long a connection that has rested is looked at: what woke it is read only when the runtime
+/// has asked the kernel for it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a connection is without a request before nothing is kept ready for the next.
 const REST: Duration = Duration::from_secs(1);
@@ -60,6 +65,8 @@ pub(crate) struct Guard<Io> {
     /// Since when a read waits for what it waits for.
     since: Option<Instant>,
     fresh: bool,
+    /// Since when it is awake, if it may rest.
+    awake: Option<Instant>,
     blocked: Option<Instant>,
     linger: Option<(Instant, Instant)>,
 }
@@ -67,12 +74,14 @@ pub(crate) struct Guard<Io> {
 impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
     /// For a connection of which something was read already.
     pub(crate) fn new(
-        io: Io,
+        (mut io, socket): (Io, SocketOf<Io>),
         read: BytesMut,
         scanner: Scanner,
         owner: (Arc<Link>, Arc<Options>),
     ) -> Self {
         Self {
+            awake: socket(&mut io).map(|_| Instant::now()),
+            fresh: scanner.heads() == 0,
             io,
             scanner,
             link: owner.0,
@@ -82,7 +91,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
             input: Input::Open,
             timer: Timer::default(),
             since: None,
-            fresh: true,
             blocked: None,
             linger: None,
         }
@@ -94,12 +102,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
     }
 
     /// Until when a read may wait; `None` without end.
-    fn deadline(&mut self) -> Option<Instant> {
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
         let options = &self.options;
+        let mut earliest = None;
         let patience = match self.scanner.place() {
             Place::Between if self.buffer.is_empty() => {
                 let idle = self.link.idle_since()?;
                 self.since = Some(idle);
+                earliest = self.awake.map(|awake| awake + LOOK);
                 match (self.link.is_leaving(), self.fresh) {
                     (true, _) => LEAVING.min(options.client.keep_alive),
                     (false, true) => options.client.header_timeout,
@@ -110,13 +120,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
             // Whoever reads the body, or speaks the protocol, waits as long as it wants.
             Place::Body | Place::Held | Place::Raw => return None,
         };
-        Some(*self.since.get_or_insert_with(Instant::now) + patience)
-    }
-
-    /// Waits until a request comes, or the end.
-    pub(crate) fn poll_comes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.set_rests(false);
-        self.poll_fill(cx)
+        let deadline = *self.since.get_or_insert_with(Instant::now) + patience;
+        Some(earliest.map_or(deadline, |earliest| earliest.max(deadline)))
     }
 
     /// Ends the input when it has been waited for long enough.
@@ -144,7 +149,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
             .link
             .idle_since()
             .filter(|_| between && self.blocked.is_none());
-        idle.is_some_and(|idle| self.timer.poll(cx, idle + REST).is_ready())
+        let since = self.awake.zip(idle).map(|(awake, idle)| awake.max(idle));
+        since.is_some_and(|since| self.timer.poll(cx, since + REST).is_ready())
     }
 
     /// Reads, and looks at what has come. Afterwards there is something that passes, or the end.

@@ -3,8 +3,12 @@
 use std::{
     future::poll_fn,
     io,
+    os::fd::RawFd,
     pin::{Pin, pin},
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Poll, Waker},
 };
 
@@ -14,10 +18,14 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::watch,
+    time::Instant,
 };
 
 use crate::{
-    client::{Phase, Visit, bounds, guard::Guard, handle, scan::Scanner},
+    client::{Link, Peer, Phase, Visit, bounds, guard::Guard, handle, scan::Scanner},
+    options::Options,
+    proxy::Proxy,
+    rest::{Resting, Serving, Socket, SocketOf},
     upstream::Connect,
 };
 
@@ -32,50 +40,110 @@ enum End {
     Over,
 }
 
-/// Serves a connection to its end. While nothing comes, nothing is kept of it but itself: most
-/// connections wait most of the time, and hyper's buffers and the place for an answer are large.
-pub(super) fn serve<C, Io>(
+/// Serves a connection to its end, or until it rests: most connections wait most of the time, and
+/// hyper's buffers and the place for an answer are large.
+pub(super) async fn serve<C, Io>(
     visit: Arc<Visit<C>>,
-    io: Io,
+    (io, socket): (Io, SocketOf<Io>),
     read: BytesMut,
-    phase: watch::Receiver<Phase>,
-) -> impl Future<Output = ()> + Send
+    mut phase: watch::Receiver<Phase>,
+) -> Option<Box<dyn Resting>>
 where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (line, head) = bounds(&visit.options);
-    let scanner = Scanner::new(line, head);
+    let scanner = Scanner::new(line, head, visit.requests.load(Relaxed));
     let owner = (visit.link.clone(), visit.options.clone());
     // A future has room for each place where a value has been: of this one it is a pointer.
-    let guard = Box::new(Guard::new(io, read, scanner, owner));
-    to_the_end(visit, guard, phase)
+    let guard = Box::new(Guard::new((io, socket), read, scanner, owner));
+    let (mut guard, rest, end) = talk(&visit, guard, &mut phase).await;
+    match end {
+        End::Over => None,
+        End::Rests if rest.is_empty() => {
+            let until = guard.deadline()?;
+            let asleep = Asleep::new(&visit, guard.into_parts().0, phase, (socket, until))?;
+            Some(Box::new(asleep))
+        }
+        End::Ended | End::Rests => {
+            finish(&visit, guard, &rest, phase).await;
+            None
+        }
+    }
 }
 
-async fn to_the_end<C, Io>(
-    visit: Arc<Visit<C>>,
-    mut guard: Box<Guard<Io>>,
-    mut phase: watch::Receiver<Phase>,
-) where
+/// A connection that rests: what is known of its [`Visit`].
+struct Asleep<C: Connect, Io> {
+    io: Io,
+    descriptor: RawFd,
+    socket: SocketOf<Io>,
+    since: Instant,
+    until: Instant,
+    phase: watch::Receiver<Phase>,
+    proxy: Arc<Proxy<C>>,
+    options: Arc<Options>,
+    peer: Peer,
+    number: u64,
+    requests: u64,
+}
+
+impl<C, Io> Asleep<C, Io>
+where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    loop {
-        // What rests is not to hold the place for it.
-        let (back, rest, end) = Box::pin(talk(&visit, guard, &mut phase)).await;
-        guard = back;
-        match end {
-            End::Over => return,
-            End::Rests if rest.is_empty() => {
-                let comes = poll_fn(|cx| guard.poll_comes(cx));
-                if until(&visit, &mut phase, pin!(comes), || false).await != End::Ended {
-                    return;
-                }
-            }
-            End::Ended | End::Rests => {
-                return Box::pin(finish(&visit, guard, &rest, phase)).await;
-            }
+    /// `None` where it cannot rest: it ends.
+    fn new(
+        visit: &Visit<C>,
+        mut io: Io,
+        phase: watch::Receiver<Phase>,
+        (socket, until): (SocketOf<Io>, Instant),
+    ) -> Option<Self> {
+        Some(Self {
+            descriptor: socket(&mut io)?.sleep().ok()?,
+            io,
+            socket,
+            since: visit.link.idle_since()?,
+            until,
+            phase,
+            proxy: visit.proxy.clone(),
+            options: visit.options.clone(),
+            peer: visit.peer.clone(),
+            number: visit.number,
+            requests: visit.requests.load(Relaxed),
+        })
+    }
+}
+
+impl<C, Io> Resting for Asleep<C, Io>
+where
+    C: Connect,
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    fn socket(&self) -> RawFd {
+        self.descriptor
+    }
+
+    fn until(&self) -> Instant {
+        self.until
+    }
+
+    fn wake(mut self: Box<Self>) -> Serving {
+        let woken = (self.socket)(&mut self.io).map(Socket::wake);
+        if !matches!(woken, Some(Ok(()))) {
+            return Box::pin(async { None });
         }
+        let visit = Arc::new(Visit {
+            proxy: self.proxy,
+            options: self.options,
+            peer: self.peer,
+            number: self.number,
+            requests: AtomicU64::new(self.requests),
+            link: Arc::new(Link::new(self.since)),
+            tunnel: Mutex::new(None),
+        });
+        let client = (self.io, self.socket);
+        Box::pin(serve(visit, client, BytesMut::new(), self.phase))
     }
 }
 
@@ -90,7 +158,6 @@ where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    visit.link.set_rests(false);
     let service = service_fn(|request| handle(visit.clone(), request));
     // The guard has the timeouts, and knows the bounds of heads.
     let mut connection = http1::Builder::new()

@@ -34,7 +34,7 @@ pub(super) async fn serve<C, Io>(
 {
     let options = visit.options.clone();
     let owner = (visit.link.clone(), options.clone());
-    let guard = Guard::new(io, read, Scanner::raw(), owner);
+    let guard = Guard::new((io, |_| None), read, Scanner::raw(), owner);
     let service = service_fn(|request| handle(visit.clone(), request));
     let (_, heads) = bounds(&options);
     let connection = http2::Builder::new(TokioExecutor::new())

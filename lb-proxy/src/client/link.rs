@@ -41,8 +41,8 @@ enum Held {
 }
 
 impl Link {
-    /// Of a fresh connection.
-    pub(crate) fn new() -> Self {
+    /// Of a connection that has had no request since then.
+    pub(crate) fn new(beginning: Instant) -> Self {
         Self {
             refused: AtomicU16::new(0),
             passed: AtomicU64::new(0),
@@ -52,7 +52,7 @@ impl Link {
             leaving: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             held: Mutex::default(),
-            beginning: Instant::now(),
+            beginning,
         }
     }
 
@@ -110,9 +110,10 @@ impl Link {
         self.leaving.load(Relaxed)
     }
 
-    /// Whether nothing has come for a while, and nothing is under way.
+    /// Whether nothing has come for a while, and nothing is under way. When the proxy ends, it is
+    /// waited for a last request.
     pub(super) fn rests(&self) -> bool {
-        self.rests.load(Relaxed) && self.requests.load(Relaxed) == 0
+        self.rests.load(Relaxed) && self.requests.load(Relaxed) == 0 && !self.is_leaving()
     }
 
     /// Whether nothing has come for a while.

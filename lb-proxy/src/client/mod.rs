@@ -12,7 +12,6 @@ mod tunnel;
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
@@ -22,6 +21,7 @@ use lb_route::request::Tls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
+    time::Instant,
 };
 
 pub(crate) use drain::{Draining, Phase};
@@ -29,7 +29,12 @@ pub(crate) use link::Link;
 pub(crate) use scan::{chunk_line, digits};
 pub(crate) use tunnel::Tunnel;
 
-use crate::{options::Options, proxy::Proxy, upstream::Connect};
+use crate::{
+    options::Options,
+    proxy::Proxy,
+    rest::{Resting, Serving, SocketOf},
+    upstream::Connect,
+};
 
 /// The other end of a connection, as it is known before the first request.
 #[derive(Clone, Debug)]
@@ -72,35 +77,29 @@ pub(crate) struct Visit<C: Connect> {
     pub(crate) tunnel: Mutex<Option<Box<Tunnel<C>>>>,
 }
 
-/// What serves a connection to its end.
-pub(crate) type Lasting = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Serves a connection to its end. What only its beginning needs is not kept with it.
+/// Serves a connection to its end, or until it rests. What only its beginning needs is not kept
+/// with it.
 pub(crate) fn serve<C, Io>(
     proxy: Arc<Proxy<C>>,
-    io: Io,
+    client: (Io, SocketOf<Io>),
     peer: Peer,
     phase: watch::Receiver<Phase>,
-) -> impl Future<Output = ()> + Send
+) -> impl Future<Output = Option<Box<dyn Resting>>> + Send
 where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let begun = Box::pin(begin(proxy, io, peer, phase));
-    async move {
-        if let Some(lasting) = begun.await {
-            lasting.await;
-        }
-    }
+    let begun = Box::pin(begin(proxy, client, peer, phase));
+    async move { begun.await?.await }
 }
 
 /// Finds out what a connection speaks; `None` if it says nothing.
 async fn begin<C, Io>(
     proxy: Arc<Proxy<C>>,
-    mut io: Io,
+    (mut io, socket): (Io, SocketOf<Io>),
     peer: Peer,
     phase: watch::Receiver<Phase>,
-) -> Option<Lasting>
+) -> Option<Serving>
 where
     C: Connect,
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -123,13 +122,16 @@ where
         peer,
         number,
         requests: AtomicU64::new(0),
-        link: Arc::new(Link::new()),
+        link: Arc::new(Link::new(Instant::now())),
         tunnel: Mutex::new(None),
     });
     Some(if h2 {
-        Box::pin(h2::serve(visit, io, read, phase))
+        Box::pin(async {
+            h2::serve(visit, io, read, phase).await;
+            None
+        })
     } else {
-        Box::pin(h1::serve(visit, io, read, phase))
+        Box::pin(h1::serve(visit, (io, socket), read, phase))
     })
 }
 

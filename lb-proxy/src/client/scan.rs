@@ -77,8 +77,9 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// For a connection, with the bytes that a line may have, and those of a whole head.
-    pub(crate) fn new(line: usize, head: usize) -> Self {
+    /// For a connection, with the bytes that a line may have, and those of a whole head, and how
+    /// many of these have passed already.
+    pub(crate) fn new(line: usize, head: usize, heads: u64) -> Self {
         Self {
             state: State::RequestLine,
             limits: (line, head),
@@ -87,7 +88,7 @@ impl Scanner {
             trailers: 0,
             framing: Framing::default(),
             head: 0,
-            heads: 0,
+            heads,
             wrong: None,
         }
     }
@@ -96,7 +97,7 @@ impl Scanner {
     pub(crate) fn raw() -> Self {
         Self {
             state: State::Raw,
-            ..Self::new(0, 0)
+            ..Self::new(0, 0, 0)
         }
     }
 

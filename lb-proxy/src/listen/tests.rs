@@ -5,7 +5,7 @@ use super::*;
 const ANY: &str = "127.0.0.1:0";
 
 /// Writes what it reads, and `!` when it drains.
-async fn echo(mut stream: TcpStream, peer: Peer, mut drain: Drain) {
+async fn echo(mut stream: TcpStream, peer: Peer, mut drain: Drain) -> Option<Box<dyn Resting>> {
     assert_eq!(canonical(stream.peer_addr().unwrap()), peer.remote);
     let mut byte = [0];
     loop {
@@ -14,12 +14,12 @@ async fn echo(mut stream: TcpStream, peer: Peer, mut drain: Drain) {
                 let _ = stream.write_all(b"!").await;
                 // Until the client goes.
                 let _ = stream.read(&mut byte).await;
-                return;
+                return None;
             }
             read = stream.read(&mut byte) => match read {
                 Ok(1..) if byte == *b"p" => panic!("as it was told"),
                 Ok(1..) => stream.write_all(&byte).await.unwrap(),
-                _ => return,
+                _ => return None,
             },
         }
     }
@@ -46,7 +46,8 @@ async fn hears(client: &mut TcpStream) -> u8 {
 
 #[tokio::test]
 async fn listeners_come_and_go() {
-    let mut listeners = Listeners::new(echo, Options::default());
+    let counter = Arc::new(Counter::default());
+    let mut listeners = Listeners::new(echo, Options::default(), counter.clone());
     assert!(listeners.set(&set_of(&[ANY, "[::1]:0"])).is_empty());
     let [v4, v6] = listeners.addresses().collect::<Vec<_>>()[..] else {
         panic!()
@@ -55,7 +56,7 @@ async fn listeners_come_and_go() {
     let mut second = TcpStream::connect(v6).await.unwrap();
     assert_eq!(says(&mut first, b'a').await, b'a');
     assert_eq!(says(&mut second, b'b').await, b'b');
-    assert_eq!(listeners.connections(), 2);
+    assert_eq!(counter.now().open, 2);
 
     assert!(listeners.set(&set_of(&["[::1]:0"])).is_empty());
     assert_eq!(hears(&mut first).await, b'!');
@@ -83,9 +84,12 @@ async fn the_unspecified_address_of_ipv6_is_for_both_families() {
     let (seen, mut peers) = tokio::sync::mpsc::unbounded_channel();
     let tell = move |_: TcpStream, peer: Peer, _: Drain| {
         let seen = seen.clone();
-        async move { seen.send(peer).unwrap() }
+        async move {
+            seen.send(peer).unwrap();
+            None
+        }
     };
-    let mut listeners = Listeners::new(tell, Options::default());
+    let mut listeners = Listeners::new(tell, Options::default(), Arc::default());
     assert!(listeners.set(&set_of(&["[::]:0"])).is_empty());
     for ip in ["127.0.0.1", "::1"] {
         let to: SocketAddr = (ip.parse::<std::net::IpAddr>().unwrap(), port(&listeners)).into();
@@ -102,7 +106,7 @@ async fn the_unspecified_addresses_go_together() {
     let port = free.local_addr().unwrap().port();
     drop(free);
     let both = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
-    let mut listeners = Listeners::new(echo, Options::default());
+    let mut listeners = Listeners::new(echo, Options::default(), Arc::default());
     let refused = listeners.set(&set_of(&both.each_ref().map(String::as_str)));
     assert!(refused.is_empty(), "{refused:?}");
     for ip in ["127.0.0.1", "::1"] {
@@ -114,7 +118,7 @@ async fn the_unspecified_addresses_go_together() {
 
 #[tokio::test]
 async fn what_drains_too_long_is_cut() {
-    let mut listeners = Listeners::new(echo, Options::default());
+    let mut listeners = Listeners::new(echo, Options::default(), Arc::default());
     listeners.set(&set_of(&[ANY]));
     let address = listeners.addresses().next().unwrap();
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -131,7 +135,7 @@ async fn no_more_connections_than_allowed() {
         connections: 1,
         ..Options::default()
     };
-    let mut listeners = Listeners::new(echo, options);
+    let mut listeners = Listeners::new(echo, options, Arc::default());
     listeners.set(&set_of(&[ANY]));
     let address = listeners.addresses().next().unwrap();
     let mut first = TcpStream::connect(address).await.unwrap();
@@ -149,7 +153,7 @@ async fn no_more_connections_than_allowed() {
 async fn an_address_that_is_taken() {
     let taken = TcpListener::bind(ANY).await.unwrap();
     let address = taken.local_addr().unwrap();
-    let mut listeners = Listeners::new(echo, Options::default());
+    let mut listeners = Listeners::new(echo, Options::default(), Arc::default());
     let both = BTreeSet::from([address, ANY.parse().unwrap()]);
     let refused = listeners.set(&both);
     assert_eq!(refused.len(), 1);

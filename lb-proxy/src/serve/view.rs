@@ -1,25 +1,13 @@
 //! What can be seen of a proxy that serves: for metrics, and for its status page.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::Shared;
-use crate::{peers::Together, tls::hosts::Certificates};
+use crate::{listen::Connections, peers::Together, tls::hosts::Certificates};
 
 /// What can be seen of a proxy. It outlives its end.
 #[derive(Clone)]
 pub struct View(pub(super) Arc<Shared>);
-
-/// Connections of clients.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Connections {
-    /// Those that were accepted so far.
-    pub accepted: u64,
-    /// Those that are there now.
-    pub open: u64,
-}
 
 impl View {
     /// Connections at the addresses of HTTP.
@@ -62,54 +50,5 @@ impl View {
     /// The certificates of the moment.
     pub fn certificates(&self) -> Arc<Certificates> {
         self.0.certificates.load_full()
-    }
-}
-
-/// Counts connections.
-#[derive(Debug, Default)]
-pub(super) struct Counter {
-    accepted: AtomicU64,
-    open: AtomicU64,
-}
-
-/// One that counts, until it is dropped.
-pub(super) struct Open<'c>(&'c Counter);
-
-impl Counter {
-    /// One more.
-    pub(super) fn open(&self) -> Open<'_> {
-        self.accepted.fetch_add(1, Relaxed);
-        self.open.fetch_add(1, Relaxed);
-        Open(self)
-    }
-
-    fn now(&self) -> Connections {
-        Connections {
-            accepted: self.accepted.load(Relaxed),
-            open: self.open.load(Relaxed),
-        }
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_count_until_they_end() {
-        let counter = Counter::default();
-        let first = counter.open();
-        let second = counter.open();
-        drop(first);
-        let expected = |open| Connections { accepted: 2, open };
-        assert_eq!(counter.now(), expected(1));
-        drop(second);
-        assert_eq!(counter.now(), expected(0));
     }
 }

@@ -19,7 +19,11 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use lb_proxy::{Decide, Observe, Options, Peer, Plain, Protocol, Proxy, Record};
+use lb_proxy::{
+    Decide, Observe, Options, Peer, Plain, Protocol, Proxy, Record,
+    listen::{self, Listeners},
+    rest::Socket,
+};
 use lb_route::{
     action::{Action, Asked, Endpoints, Forward, Location, Upstream},
     input::{Name, PortRef},
@@ -27,7 +31,7 @@ use lb_route::{
     settings::Settings,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -116,10 +120,9 @@ impl Site {
         change(&mut options);
         let records = Arc::new(Records::default());
         let proxy = Proxy::new(options, Arc::new(self), records.clone(), Plain);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(accept(proxy.clone(), listener));
+        let (listeners, address) = listen(&proxy);
         Running {
+            listeners,
             address,
             proxy,
             records,
@@ -127,21 +130,26 @@ impl Site {
     }
 }
 
-/// Serves the connections of a listener.
-pub async fn accept(proxy: Arc<Proxy<Plain>>, listener: TcpListener) {
-    while let Ok((stream, address)) = listener.accept().await {
-        let peer = peer(&stream, address);
-        tokio::spawn(proxy.clone().serve(stream, peer));
-    }
+/// Has it serve at an address, as long as there are the listeners.
+pub fn listen(proxy: &Arc<Proxy<Plain>>) -> (Listeners, SocketAddr) {
+    let proxy = proxy.clone();
+    let serve = move |stream: TcpStream, ends: listen::Peer, _| {
+        let peer = peer(ends.remote, ends.local.port());
+        let proxy = proxy.clone();
+        proxy.serve(Socket::from(stream), peer, |socket| Some(socket))
+    };
+    let mut listeners = Listeners::new(serve, listen::Options::default(), Arc::default());
+    let refused = listeners.set(&[([127, 0, 0, 1], 0).into()].into());
+    assert!(refused.is_empty(), "{refused:?}");
+    let address = listeners.addresses().next().unwrap();
+    (listeners, address)
 }
 
 /// A client without TLS.
-pub fn peer(stream: &TcpStream, address: SocketAddr) -> Peer {
-    // As the listeners of the proxy do: answers are written whole.
-    stream.set_nodelay(true).unwrap();
+pub fn peer(address: SocketAddr, port: u16) -> Peer {
     Peer {
         address,
-        port: stream.local_addr().unwrap().port(),
+        port,
         tls: None,
         protocol: Protocol::Tell,
     }
@@ -220,6 +228,7 @@ impl Observe for Records {
 
 /// A proxy that runs.
 pub struct Running {
+    pub listeners: Listeners,
     pub address: SocketAddr,
     pub proxy: Arc<Proxy<Plain>>,
     pub records: Arc<Records>,
@@ -257,8 +266,8 @@ impl Running {
 }
 
 /// A connection of a client.
-pub struct Talk {
-    pub stream: TcpStream,
+pub struct Talk<Io = TcpStream> {
+    pub stream: Io,
     read: Vec<u8>,
 }
 
@@ -266,6 +275,12 @@ impl Talk {
     pub async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Talk<Io> {
+    pub fn over(stream: Io) -> Self {
         let read = Vec::new();
         Self { stream, read }
     }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn scanner() -> Scanner {
-    Scanner::new(100, 400)
+    Scanner::new(100, 400, 0)
 }
 
 /// What passes of bytes that come in pieces of a size.
