@@ -36,7 +36,8 @@ pub struct Socket(State);
 
 #[derive(Debug)]
 enum State {
-    Awake(TcpStream),
+    /// In a box: there are more that are asleep.
+    Awake(Box<TcpStream>),
     Asleep(std::net::TcpStream),
     /// It could be made neither of both.
     Lost,
@@ -44,7 +45,7 @@ enum State {
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self(State::Awake(stream))
+        Self(State::Awake(Box::new(stream)))
     }
 }
 
@@ -71,7 +72,7 @@ impl Socket {
     pub(crate) fn wake(&mut self) -> io::Result<()> {
         let stream = match std::mem::replace(&mut self.0, State::Lost) {
             State::Awake(stream) => stream,
-            State::Asleep(stream) => TcpStream::from_std(stream)?,
+            State::Asleep(stream) => Box::new(TcpStream::from_std(stream)?),
             State::Lost => return Err(ErrorKind::NotConnected.into()),
         };
         self.0 = State::Awake(stream);
@@ -80,7 +81,7 @@ impl Socket {
 
     fn awake(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
         match &mut self.get_mut().0 {
-            State::Awake(stream) => Ok(Pin::new(stream)),
+            State::Awake(stream) => Ok(Pin::new(&mut **stream)),
             State::Asleep(_) | State::Lost => Err(ErrorKind::NotConnected.into()),
         }
     }

@@ -1,15 +1,14 @@
 //! Where connections rest.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     future::poll_fn,
     io,
-    os::fd::RawFd,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use mio::{Events, Interest, Token, unix::SourceFd};
+use slab::Slab;
 use tokio::{io::unix::AsyncFd, time::Instant};
 
 use super::Counted;
@@ -17,6 +16,8 @@ use crate::{rest::Resting, timer::Timer};
 
 /// Events that are taken from the kernel at once.
 const EVENTS: usize = 256;
+/// Whose time is over is looked for so seldom, as all are looked at.
+const SWEEP: Duration = Duration::from_millis(250);
 
 /// A connection that rests.
 pub(super) struct Seat {
@@ -29,10 +30,12 @@ pub(super) struct Seat {
 pub(super) struct Room {
     poll: AsyncFd<mio::Poll>,
     events: Events,
-    seats: HashMap<RawFd, Seat>,
-    ends: BTreeSet<(Instant, RawFd)>,
-    /// Those to which something has come.
-    called: Vec<RawFd>,
+    /// Each with the end of its time.
+    seats: Slab<(Seat, Instant)>,
+    /// Those that have to leave.
+    called: Vec<usize>,
+    /// When the time of the first is over, or later by [`SWEEP`] at most.
+    sweep: Option<Instant>,
     timer: Timer,
 }
 
@@ -48,9 +51,9 @@ impl Room {
         Ok(Self {
             poll: poll?,
             events: Events::with_capacity(EVENTS),
-            seats: HashMap::new(),
-            ends: BTreeSet::new(),
+            seats: Slab::new(),
             called: Vec::new(),
+            sweep: None,
             timer: Timer::default(),
         })
     }
@@ -61,12 +64,15 @@ impl Room {
     /// # Errors
     /// The kernel has no more memory to look after it: it ends.
     pub(super) fn take(&mut self, seat: Seat) -> io::Result<()> {
-        let socket = seat.resting.socket();
-        let token = Token(usize::try_from(socket).map_err(io::Error::other)?);
-        let registry = self.poll.get_ref().registry();
-        registry.register(&mut SourceFd(&socket), token, Interest::READABLE)?;
-        self.ends.insert((seat.resting.until(), socket));
-        self.seats.insert(socket, seat);
+        let place = self.seats.vacant_entry();
+        self.poll.get_ref().registry().register(
+            &mut SourceFd(&seat.resting.socket()),
+            Token(place.key()),
+            Interest::READABLE,
+        )?;
+        let until = seat.resting.until();
+        self.sweep = Some(self.sweep.map_or(until, |sweep| sweep.min(until)));
+        place.insert((seat, until));
         Ok(())
     }
 
@@ -77,51 +83,60 @@ impl Room {
 
     fn poll_leaves(&mut self, cx: &mut Context<'_>) -> Poll<Seat> {
         loop {
-            while let Some(socket) = self.called.pop() {
-                if let Some(seat) = self.remove(socket) {
+            while let Some(place) = self.called.pop() {
+                if let Some(seat) = self.remove(place) {
                     return Poll::Ready(seat);
                 }
             }
-            if let Some(&(end, socket)) = self.ends.first()
-                && self.timer.poll(cx, end).is_ready()
+            if let Some(sweep) = self.sweep
+                && self.timer.poll(cx, sweep).is_ready()
             {
-                self.called.push(socket);
+                self.call_those_whose_time_is_over();
                 continue;
             }
-            // It is there as long as its descriptor.
             let Ok(mut ready) = ready!(self.poll.poll_read_ready_mut(cx)) else {
+                // The runtime ends.
                 return Poll::Pending;
             };
-            let polled = ready
-                .get_inner_mut()
-                .poll(&mut self.events, Some(Duration::ZERO));
-            if polled.is_err() || self.events.is_empty() {
+            let events = &mut self.events;
+            let polled = ready.get_inner_mut().poll(events, Some(Duration::ZERO));
+            if polled.is_err() || events.is_empty() {
                 ready.clear_ready();
             }
-            let sockets = self.events.iter().map(|event| event.token().0);
             self.called
-                .extend(sockets.filter_map(|socket| RawFd::try_from(socket).ok()));
+                .extend(events.iter().map(|event| event.token().0));
+        }
+    }
+
+    fn call_those_whose_time_is_over(&mut self) {
+        let now = Instant::now();
+        self.sweep = None;
+        for (place, (_, until)) in &self.seats {
+            if *until <= now {
+                self.called.push(place);
+            } else {
+                let next = self.sweep.map_or(*until, |sweep| sweep.min(*until));
+                self.sweep = Some(next.max(now + SWEEP));
+            }
         }
     }
 
     /// Nobody rests any more.
     pub(super) fn empty(&mut self) -> Vec<Seat> {
-        let sockets: Vec<RawFd> = self.seats.keys().copied().collect();
-        sockets
+        let places: Vec<usize> = self.seats.iter().map(|(place, _)| place).collect();
+        places
             .into_iter()
-            .filter_map(|socket| self.remove(socket))
+            .filter_map(|place| self.remove(place))
             .collect()
     }
 
-    fn remove(&mut self, socket: RawFd) -> Option<Seat> {
-        let seat = self.seats.remove(&socket)?;
-        self.ends.remove(&(seat.resting.until(), socket));
+    /// One that has left already may have been called once more, and another be in its place:
+    /// that one leaves for nothing, and comes back.
+    fn remove(&mut self, place: usize) -> Option<Seat> {
+        let (seat, _) = self.seats.try_remove(place)?;
+        let registry = self.poll.get_ref().registry();
         // It is known, as its descriptor is open.
-        let _ = self
-            .poll
-            .get_ref()
-            .registry()
-            .deregister(&mut SourceFd(&socket));
+        let _ = registry.deregister(&mut SourceFd(&seat.resting.socket()));
         Some(seat)
     }
 }
