@@ -39,9 +39,9 @@ impl<C: Connect> Exchange<C> {
         // What is below has its own version.
         parts.version = Version::HTTP_11;
         self.set_headers(parts.status, &mut parts.headers);
-        let gzip = &self.options().globals.gzip;
+        let compression = &self.options().globals.compression;
         let length = content.size_hint().exact();
-        let compress = compress::begin(gzip, &self.entry.record, &mut parts, length);
+        let compress = compress::begin(compression, &self.entry.record, &mut parts, length);
         self.entry.record.head_bytes_sent = length_of(&parts);
         if self.entry.record.version < Version::HTTP_2 {
             self.keep_or_close(&mut parts);

@@ -3,9 +3,9 @@
 
 mod auth;
 mod client;
+mod compression;
 mod defaults;
 mod forwarding;
-mod gzip;
 mod logs;
 mod other;
 mod settings;
@@ -24,7 +24,9 @@ use crate::{
     values::Parsed,
 };
 
-pub use types::{Block, Client, Collector, Forwarded, Gzip, Headers, Hsts, Log, Pool, Tls};
+pub use types::{
+    Block, Client, Coding, Collector, Compression, Forwarded, Headers, Hsts, Log, Pool, Tls,
+};
 
 /// What counts for the whole proxy.
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ pub struct Globals {
     /// Headers.
     pub headers: Headers,
     /// How answers are compressed.
-    pub gzip: Gzip,
+    pub compression: Compression,
     /// Requests that are refused anywhere (403).
     pub block: Block,
     /// The access log.
@@ -90,7 +92,7 @@ pub const GROUPS: &[(&str, &[Key])] = &[
     ("TLS", tls::KEYS),
     ("forwarding", forwarding::KEYS),
     ("access", auth::KEYS),
-    ("compression", gzip::KEYS),
+    ("compression", compression::KEYS),
     ("logs", logs::KEYS),
     ("traces", traces::KEYS),
     ("other", other::KEYS),

@@ -223,17 +223,31 @@ fn name(name: &Option<Name>) -> String {
 }
 
 #[rustfmt::skip]
+const COMPRESSION: &[Case] = &[
+    ("use-gzip", |g| d(g.compression.gzip.on), "false", ("true", "true"), "on"),
+    ("gzip-level", |g| d(g.compression.gzip.level), "1", ("9", "9"), "0"),
+    ("gzip-min-length", |g| d(g.compression.gzip.min_length), "256", ("1k", "1024"), "x"),
+    ("gzip-types", |g| d(g.compression.gzip.types.len()), "17", ("Text/CSS *", "2"), "text"),
+    ("gzip-disable",
+        |g| d(g.compression.gzip_disabled.as_ref().map(|r| r.as_str().to_owned())), "None",
+        ("msie6", "Some(\"(?i)MSIE [4-6]\\\\.\")"), "("),
+    ("enable-brotli", |g| d(g.compression.brotli.on), "false", ("true", "true"), "on"),
+    ("brotli-level", |g| d(g.compression.brotli.level), "4", ("0", "0"), "12"),
+    ("brotli-min-length", |g| d(g.compression.brotli.min_length), "20", ("1k", "1024"), "x"),
+    ("brotli-types", |g| d(g.compression.brotli.types.len()), "18", ("Text/CSS *", "2"), "text"),
+];
+
+#[test]
+fn compression() {
+    check(COMPRESSION);
+}
+
+#[rustfmt::skip]
 const ACCESS: &[Case] = &[
     ("denylist-source-range", |g| d(&g.defaults.access.deny), "[]", ("10.0.0.1", "[10.0.0.1/32]"),
         "x"),
     ("block-cidrs", |g| d(&g.block.clients), "[]", ("10.0.0.0/8", "[10.0.0.0/8]"), "x"),
     ("block-user-agents", |g| d(g.block.agents.len()), "0", ("~curl,Bad Bot", "2"), "~("),
-    ("use-gzip", |g| d(g.gzip.on), "false", ("true", "true"), "on"),
-    ("gzip-level", |g| d(g.gzip.level), "1", ("9", "9"), "10"),
-    ("gzip-min-length", |g| d(g.gzip.min_length), "256", ("1k", "1024"), "x"),
-    ("gzip-types", |g| d(g.gzip.types.len()), "17", ("Text/CSS *", "2"), "text"),
-    ("gzip-disable", |g| d(g.gzip.disabled.as_ref().map(|r| r.as_str().to_owned())), "None",
-        ("msie6", "Some(\"(?i)MSIE [4-6]\\\\.\")"), "("),
     ("block-referers", |g| d(g.block.referers.len()), "0", ("~*evil", "1"), "~*["),
     ("no-auth-locations", |g| d(&g.no_auth), "[\"/.well-known/acme-challenge\"]",
         ("/a,/b", "[\"/a\", \"/b\"]"), ""),

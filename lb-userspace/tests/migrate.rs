@@ -181,7 +181,7 @@ async fn api() -> FakeApi {
     let data = json!({"data": {"auth": "dTp7U0hBfQ=="}});
     api.put(SECRETS, "users", object("Secret", data.clone()));
     api.put(SECRETS, "other", object("Secret", data));
-    let data = json!({"data": {"enable-brotli": "true"}});
+    let data = json!({"data": {"enable-ocsp": "true"}});
     api.put(
         MAPS,
         "my-ingress-nginx-controller",

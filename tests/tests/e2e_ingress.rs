@@ -57,6 +57,7 @@ fn auth_external() {
 #[test]
 fn compression() {
     check("compression.yaml");
+    check("brotli.yaml");
 }
 
 #[test]

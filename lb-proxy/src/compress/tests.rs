@@ -1,15 +1,16 @@
-use std::{collections::VecDeque, convert::Infallible, io::Read as _};
+use std::{collections::VecDeque, convert::Infallible, io::Read};
 
+use brotli::Decompressor;
 use flate2::read::GzDecoder;
 use lb_route::globals::Globals;
 
 use super::*;
 use crate::headers::testing::answer;
 
-fn gzip() -> Gzip {
-    Gzip {
+fn coding() -> Coding {
+    Coding {
         on: true,
-        ..Globals::default().gzip
+        ..Globals::default().compression.gzip
     }
 }
 
@@ -56,38 +57,43 @@ const MEANT: &[Case] = &[
 fn some_answers_are_meant() {
     for (status, headers, length, expected) in MEANT {
         let parts = answer(*status, headers);
-        let found = is_meant(&gzip(), &Method::GET, &parts, *length);
+        let found = is_meant(&coding(), &Method::GET, &parts, *length);
         assert_eq!(found, *expected, "{status} {headers:?} {length:?}");
-        assert!(!is_meant(&gzip(), &Method::HEAD, &parts, *length));
+        assert!(!is_meant(&coding(), &Method::HEAD, &parts, *length));
     }
-    let any = Gzip {
+    let any = Coding {
         types: ["*".to_owned()].into(),
-        ..gzip()
+        ..coding()
     };
     assert!(is_meant(&any, &Method::GET, &answer(200, &[PNG]), None));
     assert!(!is_meant(&any, &Method::GET, &answer(200, &[]), None));
+    let off = Coding { on: false, ..any };
+    assert!(!is_meant(&off, &Method::GET, &answer(200, &[PNG]), None));
 }
 
 #[test]
 fn clients_say_what_they_take() {
-    let cases: &[(&[&str], bool)] = &[
-        (&["gzip"], true),
-        (&["deflate, GZIP;q=0.5, br"], true),
-        (&["deflate", "gzip; q=1"], true),
-        (&["br,gzip"], true),
-        (&["gzip;q=0"], false),
-        (&["gzip;q=0.000, br"], false),
-        (&["gzip;q=nonsense"], false),
-        (&["xgzip"], false),
-        (&["gzipx"], false),
-        (&["*"], false),
-        (&[""], false),
-        (&[], false),
+    // What is said, and whether gzip is taken, and brotli.
+    let cases: &[(&[&str], bool, bool)] = &[
+        (&["gzip"], true, false),
+        (&["deflate, GZIP;q=0.5, br"], true, true),
+        (&["deflate", "gzip; q=1"], true, false),
+        (&["BR,gzip"], true, true),
+        (&["gzip;q=0"], false, false),
+        (&["gzip;q=0.000, br"], false, true),
+        (&["gzip;q=nonsense"], false, false),
+        (&["xgzip, xbr"], false, false),
+        (&["gzipx, brx"], false, false),
+        (&["br;q=0"], false, false),
+        (&["*"], false, false),
+        (&[""], false, false),
+        (&[], false, false),
     ];
-    for (values, expected) in cases {
+    for (values, gzip, brotli) in cases {
         let headers: Vec<_> = values.iter().map(|v| ("accept-encoding", *v)).collect();
-        let parts = answer(200, &headers);
-        assert_eq!(accepts(&parts.headers), *expected, "{values:?}");
+        let headers = answer(200, &headers).headers;
+        let found = [accepts(&headers, "gzip"), accepts(&headers, "br")];
+        assert_eq!(found, [*gzip, *brotli], "{values:?}");
     }
 }
 
@@ -131,9 +137,9 @@ enum Step {
 }
 
 /// Frames of a body of these steps; what is waited for comes at the next poll.
-fn frames(steps: Vec<Step>) -> Vec<Poll<Option<Frame<Bytes>>>> {
+fn frames(encoder: Encoder, steps: Vec<Step>) -> Vec<Poll<Option<Frame<Bytes>>>> {
     let mut steps = VecDeque::from(steps);
-    let mut compress = Compress::new(1);
+    let mut compress = Compress::new(encoder);
     let mut all = Vec::new();
     while !compress.is_over() {
         let polled = compress.poll(|| match steps.pop_front() {
@@ -159,10 +165,27 @@ fn data(frames: &[Poll<Option<Frame<Bytes>>>]) -> Vec<u8> {
     frames.flat_map(|data| data.to_vec()).collect()
 }
 
+/// What makes each coding, and what reads it.
+type Both = (fn() -> Encoder, fn(&[u8]) -> Box<dyn Read + '_>);
+
+const CODINGS: [Both; 4] = [
+    (|| gzip(1), gunzip),
+    (|| gzip(9), gunzip),
+    (|| brotli(0), unbrotli),
+    (|| brotli(4), unbrotli),
+];
+
+fn gunzip(packed: &[u8]) -> Box<dyn Read + '_> {
+    Box::new(GzDecoder::new(packed))
+}
+
+fn unbrotli(packed: &[u8]) -> Box<dyn Read + '_> {
+    Box::new(Decompressor::new(packed, 512))
+}
+
 /// All that can be read of so much.
-fn read(packed: &[u8]) -> Vec<u8> {
+fn read(mut decoder: Box<dyn Read + '_>) -> Vec<u8> {
     let mut found = Vec::new();
-    let mut decoder = GzDecoder::new(packed);
     let mut buffer = [0; 512];
     while let Ok(count @ 1..) = decoder.read(&mut buffer) {
         found.extend_from_slice(&buffer[..count]);
@@ -180,37 +203,44 @@ fn a_body_comes_out_as_it_went_in() {
         vec![b"hello".to_vec()],
         vec![noise.clone(), vec![b'x'; 3_000_000], noise],
     ] {
-        let whole = pieces.concat();
-        let frames = frames(pieces.into_iter().map(Step::Data).collect());
-        let packed = data(&frames);
-        let mut found = Vec::new();
-        GzDecoder::new(&packed[..])
-            .read_to_end(&mut found)
-            .expect("it is whole");
-        assert!(found == whole, "{} bytes of {}", found.len(), whole.len());
+        for (encoder, decoder) in CODINGS {
+            let whole = pieces.concat();
+            let steps = pieces.iter().cloned().map(Step::Data);
+            let packed = data(&frames(encoder(), steps.collect()));
+            let mut found = Vec::new();
+            decoder(&packed)
+                .read_to_end(&mut found)
+                .expect("it is whole");
+            assert!(found == whole, "{} bytes of {}", found.len(), whole.len());
+        }
     }
 }
 
 #[test]
 fn what_is_there_is_not_held_back() {
-    let frames = frames(vec![
-        Step::Data(b"one".to_vec()),
-        Step::Wait,
-        Step::Wait,
-        Step::Data(b"two".to_vec()),
-        Step::Wait,
-        Step::Trailers,
-    ]);
-    let kinds: Vec<_> = frames
-        .iter()
-        .map(|polled| match polled {
-            Poll::Pending => "waits",
-            Poll::Ready(Some(frame)) if frame.is_data() => "data",
-            Poll::Ready(Some(_)) => "trailers",
-            Poll::Ready(None) => "end",
-        })
-        .collect();
-    assert_eq!(kinds, ["data", "waits", "data", "data", "trailers"]);
-    assert_eq!(read(&data(&frames[..1])), b"one");
-    assert_eq!(read(&data(&frames[..3])), b"onetwo");
+    for (encoder, decoder) in CODINGS {
+        let frames = frames(
+            encoder(),
+            vec![
+                Step::Data(b"one".to_vec()),
+                Step::Wait,
+                Step::Wait,
+                Step::Data(b"two".to_vec()),
+                Step::Wait,
+                Step::Trailers,
+            ],
+        );
+        let kinds: Vec<_> = frames
+            .iter()
+            .map(|polled| match polled {
+                Poll::Pending => "waits",
+                Poll::Ready(Some(frame)) if frame.is_data() => "data",
+                Poll::Ready(Some(_)) => "trailers",
+                Poll::Ready(None) => "end",
+            })
+            .collect();
+        assert_eq!(kinds, ["data", "waits", "data", "data", "trailers"]);
+        assert_eq!(read(decoder(&data(&frames[..1]))), b"one");
+        assert_eq!(read(decoder(&data(&frames[..3]))), b"onetwo");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::{Client, Collector, Forwarded, Globals, Gzip, Hsts, Log, Pool, Tls};
+use super::{Client, Coding, Collector, Compression, Forwarded, Globals, Hsts, Log, Pool, Tls};
 use crate::{
     annotations::Risk,
     settings::{
@@ -54,7 +54,7 @@ impl Default for Globals {
             },
             tls: tls(),
             headers: Default::default(),
-            gzip: gzip(),
+            compression: compression(),
             block: Default::default(),
             log: Log {
                 on: true,
@@ -161,13 +161,18 @@ fn tls() -> Tls {
     }
 }
 
-fn gzip() -> Gzip {
-    Gzip {
+fn compression() -> Compression {
+    let types = || TYPES.split_whitespace();
+    let coding = |level, min_length, types: &mut dyn Iterator<Item = &str>| Coding {
         on: false,
-        level: 1,
-        min_length: 256,
-        types: TYPES.split_whitespace().map(str::to_owned).collect(),
-        disabled: None,
+        level,
+        min_length,
+        types: types.map(str::to_owned).collect(),
+    };
+    Compression {
+        gzip: coding(1, 256, &mut types()),
+        gzip_disabled: None,
+        brotli: coding(4, 20, &mut types().chain(["application/xml+rss"])),
     }
 }
 

@@ -146,19 +146,30 @@ pub struct Block {
     pub referers: Vec<Regex>,
 }
 
-/// How answers are compressed (ngx_http_gzip_module).
+/// How answers are compressed in one way (ngx_http_gzip_module, ngx_brotli).
 #[derive(Clone, Debug)]
-pub struct Gzip {
-    /// Whether they are (`use-gzip`).
+pub struct Coding {
+    /// Whether they are (`use-gzip`, `enable-brotli`).
     pub on: bool,
-    /// How hard it is tried, from 1 to 9 (`gzip-level`, 1).
+    /// How hard it is tried: from 1 to 9 (`gzip-level`, 1), from 0 to 11 (`brotli-level`, 4).
     pub level: u32,
-    /// Bytes that an answer has at least, if it says how many (`gzip-min-length`, 256).
+    /// Bytes that an answer has at least, if it says how many (`gzip-min-length`, 256;
+    /// `brotli-min-length`, 20).
     pub min_length: u64,
-    /// Media types besides `text/html`, in small letters; `*` for all (`gzip-types`).
+    /// Media types besides `text/html`, in small letters; `*` for all (`gzip-types`,
+    /// `brotli-types`).
     pub types: BTreeSet<String>,
-    /// `User-Agent` of clients that get none of it (`gzip-disable`).
-    pub disabled: Option<Regex>,
+}
+
+/// How answers are compressed. Brotli comes first for clients that take both.
+#[derive(Clone, Debug)]
+pub struct Compression {
+    /// By gzip (RFC 1952).
+    pub gzip: Coding,
+    /// `User-Agent` of clients that get nothing by gzip (`gzip-disable`).
+    pub gzip_disabled: Option<Regex>,
+    /// By brotli (RFC 7932).
+    pub brotli: Coding,
 }
 
 /// The access log.

@@ -166,31 +166,37 @@ fn read(input: &mut impl BufRead, is_head: bool) -> io::Result<Answer> {
     } else {
         input.read_to_end(&mut body)?;
     }
-    if answer
-        .header("content-encoding")
-        .any(|coding| coding == "gzip")
-    {
-        body = unpack(&body)?;
+    let coding = answer.header("content-encoding").next();
+    if let Some(program) = coding.and_then(program_of) {
+        body = unpack(program, &body)?;
     }
     answer.body = String::from_utf8_lossy(&body).into_owned();
     Ok(answer)
 }
 
-/// By a program that the proxy does not have in it.
-fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
-    let mut gzip = Command::new("gzip")
+/// What reads a coding, and is no part of the proxy.
+fn program_of(coding: &str) -> Option<&'static str> {
+    match coding {
+        "br" => Some("brotli"),
+        "gzip" => Some("gzip"),
+        _ => None,
+    }
+}
+
+fn unpack(program: &str, packed: &[u8]) -> io::Result<Vec<u8>> {
+    let mut child = Command::new(program)
         .arg("-dc")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut input = gzip.stdin.take().ok_or_else(|| malformed("no input"))?;
+    let mut input = child.stdin.take().ok_or_else(|| malformed("no input"))?;
     let output = thread::scope(|scope| {
         scope.spawn(move || input.write_all(packed));
-        gzip.wait_with_output()
+        child.wait_with_output()
     })?;
     match output.status.success() {
         true => Ok(output.stdout),
-        false => Err(malformed("what gzip has not written")),
+        false => Err(malformed("what is not compressed as it says")),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Tool {
 }
 
 /// What tests, lab and benchmarks need.
-pub(super) const TOOLS: [Tool; 8] = [
+pub(super) const TOOLS: [Tool; 9] = [
     Tool {
         command: "ip",
         debian: &["iproute2"],
@@ -39,6 +39,8 @@ pub(super) const TOOLS: [Tool; 8] = [
     Tool::of("curl", &["curl"]),
     // docs/bpftool.md shows bpftool's output by it.
     Tool::of("jq", &["jq"]),
+    // Reads what the proxy has compressed, in tests.
+    Tool::of("brotli", &["brotli"]),
     // The other end of TLS in tests of the proxy.
     Tool::of("openssl", &["openssl"]),
     // A real kube-proxy, from which the agent takes over, calls these.
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(
             missing_packages(&TOOLS, |_| false),
             [
-                "iproute2", "bpftool", "curl", "jq", "openssl", "nftables", "iptables"
+                "iproute2", "bpftool", "curl", "jq", "brotli", "openssl", "nftables", "iptables"
             ]
         );
         assert_eq!(missing_packages(&TOOLS, |c| c != "bpftool"), ["bpftool"]);

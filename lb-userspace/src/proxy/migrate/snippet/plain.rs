@@ -66,6 +66,10 @@ const ANNOTATIONS: &[(&str, &str, Value)] = &[
 ];
 
 const KEYS: &[(&str, &str, Value)] = &[
+    ("brotli", "enable-brotli", Flag),
+    ("brotli_comp_level", "brotli-level", Same),
+    ("brotli_min_length", "brotli-min-length", Same),
+    ("brotli_types", "brotli-types", Same),
     ("client_body_timeout", "client-body-timeout", Seconds),
     ("client_header_timeout", "client-header-timeout", Seconds),
     ("gzip", "use-gzip", Flag),
@@ -103,6 +107,10 @@ const KEYS: &[(&str, &str, Value)] = &[
 
 /// What needs no setting: beginnings of names, and why.
 const NOWHERE: &[(&str, &str)] = &[
+    (
+        "brotli_",
+        "enable-brotli does what ingress-nginx sets it to",
+    ),
     ("aio", "the proxy reads no files"),
     ("client_body_buffer", "bodies stream through the proxy"),
     ("client_body_in", "bodies stream through the proxy"),
@@ -139,10 +147,6 @@ const NOWHERE: &[(&str, &str)] = &[
 const BACKEND: &[(&str, &str)] = &[
     ("access_by_lua", "Lua is not run"),
     ("body_filter_by_lua", "Lua is not run"),
-    (
-        "brotli",
-        "answers are compressed by gzip, with use-gzip of the ConfigMap; backends may compress theirs",
-    ),
     ("content_by_lua", "Lua is not run"),
     (
         "expires",
