@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Settings of listeners.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Connections at once; what is beyond waits in the kernel (`max-worker-connections` of
-    /// ingress-nginx, 16384).
+    /// Connections at once (`max-worker-connections` of ingress-nginx, 16384). What is beyond waits
+    /// in the kernel; but those end first that rest.
     pub connections: usize,
     /// Connections that wait in the kernel until they are accepted, of each listener.
     pub backlog: i32,
@@ -226,6 +226,10 @@ impl Accepting {
         let mut drain = self.drain.clone();
         let mut short = false;
         loop {
+            // One place is for who comes next.
+            if self.places.available_permits() == 0 {
+                self.room.make_places();
+            }
             let accepted = tokio::select! {
                 biased;
                 () = drain.comes() => break,

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{SOON, Talk, header, status};
-use lb_proxy::{Addresses, Connect as _, Dial, Observe, Record, Server, Stream, Target};
+use common::{SOON, Talk, backend::Backend, header, status};
+use lb_proxy::{Addresses, Connect as _, Dial, Observe, Record, Server, Stream, Target, listen};
 use lb_route::{Compiler, settings::UpstreamTls};
 use tokio::{runtime::Handle, time::sleep};
 
@@ -195,4 +195,36 @@ async fn a_proxy_that_ends_waits_for_a_last_request_of_what_rests() {
     // Five seconds after its last request (`LEAVING`).
     let lasted = begun.elapsed() + RESTS;
     assert!((4500..8000).contains(&lasted.as_millis()), "{lasted:?}");
+}
+
+/// As nginx does it: what rests does not keep others out.
+#[tokio::test]
+async fn what_has_rested_for_longest_makes_place() {
+    let backend = Backend::plain().await;
+    let proxy = common::Site::new(&[backend.address]).start().await;
+    let options = listen::Options {
+        connections: 4,
+        ..Default::default()
+    };
+    let (_listeners, address) = common::listen(&proxy.proxy, options);
+    let asks = async |talk: &mut Talk| {
+        talk.send(REQUEST).await;
+        assert_eq!(status(&talk.answer().await), 200);
+    };
+    let mut talks = Vec::new();
+    for _ in 0..3 {
+        let mut talk = Talk::to(address).await;
+        asks(&mut talk).await;
+        talks.push(talk);
+    }
+    sleep(RESTS).await;
+    // The first is no longer the one that has rested for longest.
+    asks(&mut talks[0]).await;
+    sleep(RESTS).await;
+    let mut more = Talk::to(address).await;
+    asks(&mut more).await;
+    assert_eq!(talks[1].rest().await, "");
+    for talk in [0, 2] {
+        asks(&mut talks[talk]).await;
+    }
 }

@@ -70,7 +70,7 @@ async fn start(endpoints: &[SocketAddr], annotations: &[(&str, &str)]) -> Runnin
     let table = Arc::new(ArcSwap::from_pointee(compiler.compile()));
     let options = Options::from(&**table.load());
     let proxy = Proxy::new(options, table.clone(), Arc::new(Nobody), Plain);
-    let (listeners, address) = common::listen(&proxy);
+    let (listeners, address) = common::listen(&proxy, Default::default());
     Running {
         _listeners: listeners,
         address,

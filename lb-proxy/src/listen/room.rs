@@ -121,6 +121,20 @@ impl Room {
         }
     }
 
+    /// Some of those that have rested for longest end, so that others have their places: as many as
+    /// nginx takes at once (`ngx_drain_connections`).
+    pub(super) fn make_places(&mut self) {
+        let ends = self.seats.iter().map(|(place, (_, until))| (*until, place));
+        let mut ends: Vec<(Instant, usize)> = ends.collect();
+        let some = (ends.len() / 8).clamp(1, 32).min(ends.len());
+        if some < ends.len() {
+            ends.select_nth_unstable(some);
+        }
+        for (_, place) in ends.drain(..some) {
+            self.remove(place);
+        }
+    }
+
     /// Nobody rests any more.
     pub(super) fn empty(&mut self) -> Vec<Seat> {
         let places: Vec<usize> = self.seats.iter().map(|(place, _)| place).collect();

@@ -120,7 +120,7 @@ impl Site {
         change(&mut options);
         let records = Arc::new(Records::default());
         let proxy = Proxy::new(options, Arc::new(self), records.clone(), Plain);
-        let (listeners, address) = listen(&proxy);
+        let (listeners, address) = listen(&proxy, listen::Options::default());
         Running {
             listeners,
             address,
@@ -131,14 +131,14 @@ impl Site {
 }
 
 /// Has it serve at an address, as long as there are the listeners.
-pub fn listen(proxy: &Arc<Proxy<Plain>>) -> (Listeners, SocketAddr) {
+pub fn listen(proxy: &Arc<Proxy<Plain>>, options: listen::Options) -> (Listeners, SocketAddr) {
     let proxy = proxy.clone();
     let serve = move |stream: TcpStream, ends: listen::Peer, _| {
         let peer = peer(ends.remote, ends.local.port());
         let proxy = proxy.clone();
         proxy.serve(Socket::from(stream), peer, |socket| Some(socket))
     };
-    let mut listeners = Listeners::new(serve, listen::Options::default(), Arc::default());
+    let mut listeners = Listeners::new(serve, options, Arc::default());
     let refused = listeners.set(&[([127, 0, 0, 1], 0).into()].into());
     assert!(refused.is_empty(), "{refused:?}");
     let address = listeners.addresses().next().unwrap();
