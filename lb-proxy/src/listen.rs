@@ -256,6 +256,7 @@ impl Accepting {
                         tracing::warn!(%error, "no connection can be accepted; trying again: raise the limit of open files, or lower that of connections");
                     }
                     short = true;
+                    self.room.make_places();
                     time::sleep(PAUSE).await;
                 }
             }
@@ -264,9 +265,13 @@ impl Accepting {
         for seat in self.room.empty() {
             self.serve(seat.counted, seat.resting.wake());
         }
-        // Whoever wants to rest now has been asked whether it had a last request.
         while let Some(ended) = self.connections.join_next().await {
-            ended.map_or_else(tell, drop);
+            match ended {
+                Ok(None) => {}
+                // It went to rest before it heard of the end.
+                Ok(Some(seat)) => self.serve(seat.counted, seat.resting.wake()),
+                Err(error) => tell(error),
+            }
         }
     }
 
