@@ -81,8 +81,12 @@ impl Server {
         let options = listen::Options::default();
         let of_http = shared.clone();
         let of_https = shared.clone();
-        let plain = move |stream, peer, _: Drain| of_http.clone().plain(stream, peer);
-        let tls = move |stream, peer, _: Drain| of_https.clone().tls(stream, peer);
+        let plain = move |stream, peer: listen::Peer, _: Drain| {
+            served(peer.remote, of_http.clone().http(stream, peer))
+        };
+        let tls = move |stream, peer: listen::Peer, _: Drain| {
+            served(peer.remote, of_https.clone().https(stream, peer))
+        };
         let [of_http, of_https] = shared.connections.clone();
         let mut http = Listeners::new(plain, options, of_http);
         let mut https = Listeners::new(tls, options, of_https);
@@ -266,25 +270,6 @@ impl Shared {
         }
     }
 
-    async fn plain(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: listen::Peer,
-    ) -> Option<Box<dyn Resting>> {
-        let begun = Box::pin(self.http(stream, peer)).await;
-        served(peer.remote, begun).await
-    }
-
-    async fn tls(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: listen::Peer,
-    ) -> Option<Box<dyn Resting>> {
-        // What only its beginning needs is not kept with a connection.
-        let begun = Box::pin(self.https(stream, peer)).await;
-        served(peer.remote, begun).await
-    }
-
     async fn http(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -355,13 +340,19 @@ impl Shared {
     }
 }
 
-/// What becomes of a connection that has begun.
-async fn served(client: SocketAddr, begun: io::Result<Serving>) -> Option<Box<dyn Resting>> {
-    match begun {
-        Ok(serving) => serving.await,
-        Err(error) => {
-            tracing::debug!(%client, %error, "a connection ended");
-            None
+/// A connection of HTTP or HTTPS. What only its beginning needs is not kept with it.
+fn served(
+    client: SocketAddr,
+    begun: impl Future<Output = io::Result<Serving>>,
+) -> impl Future<Output = Option<Box<dyn Resting>>> {
+    let begun = Box::pin(begun);
+    async move {
+        match begun.await {
+            Ok(serving) => serving.await,
+            Err(error) => {
+                tracing::debug!(%client, %error, "a connection ended");
+                None
+            }
         }
     }
 }

@@ -128,7 +128,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Guard<Io> {
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(deadline) = self.deadline() {
             if self.may_rest(cx) {
-                self.link.set_rests(true);
+                self.link.rest();
             }
             ready!(self.timer.poll(cx, deadline));
             self.input = Input::Ended;

@@ -163,10 +163,7 @@ where
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(guard), service);
-    let end = until(visit, phase, Pin::new(&mut connection), || {
-        visit.link.rests()
-    })
-    .await;
+    let end = until(&visit.link, phase, Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
     // Nothing would keep all the memory that it is a piece of.
     let read = Some(parts.read_buf).filter(|read| !read.is_empty());
@@ -174,11 +171,10 @@ where
 }
 
 /// Waits until something ends, or it rests, or the proxy ends.
-async fn until<C: Connect, F: Future>(
-    visit: &Visit<C>,
+async fn until<F: Future>(
+    link: &Link,
     phase: &mut watch::Receiver<Phase>,
     mut what: Pin<&mut F>,
-    rests: impl Fn() -> bool,
 ) -> End {
     loop {
         let now = *phase.borrow_and_update();
@@ -186,10 +182,10 @@ async fn until<C: Connect, F: Future>(
             Phase::Open => {}
             // Requests that are answered end the connection with their answers, and so does the
             // next one.
-            Phase::Draining => visit.link.leave(),
+            Phase::Draining => link.leave(),
             Phase::Over => return End::Over,
         }
-        if let Some(end) = in_phase(phase, what.as_mut(), &rests).await {
+        if let Some(end) = in_phase(link, phase, what.as_mut()).await {
             return end;
         }
     }
@@ -198,9 +194,9 @@ async fn until<C: Connect, F: Future>(
 /// What ends the wait, if it is not another phase. The phase is asked for only when it has changed,
 /// or the task has another waker: that takes a lock that all connections share.
 async fn in_phase<F: Future>(
+    link: &Link,
     phase: &mut watch::Receiver<Phase>,
     mut what: Pin<&mut F>,
-    rests: &impl Fn() -> bool,
 ) -> Option<End> {
     let seen = phase.clone();
     let mut changed = pin!(phase.changed());
@@ -209,7 +205,7 @@ async fn in_phase<F: Future>(
         if what.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(End::Ended));
         }
-        if rests() {
+        if link.rests() {
             return Poll::Ready(Some(End::Rests));
         }
         let same = known

@@ -116,9 +116,9 @@ impl Link {
         self.rests.load(Relaxed) && self.requests.load(Relaxed) == 0 && !self.is_leaving()
     }
 
-    /// Whether nothing has come for a while.
-    pub(super) fn set_rests(&self, rests: bool) {
-        self.rests.store(rests, Relaxed);
+    /// Nothing has come for a while.
+    pub(super) fn rest(&self) {
+        self.rests.store(true, Relaxed);
     }
 
     /// A request for another protocol has come: nothing more is read before it is answered.

@@ -49,7 +49,6 @@ pub(crate) struct Report {
     /// The addresses that the pods saw.
     pub clients: BTreeSet<IpAddr>,
     /// Of the answers, those that came for a datagram that was sent twice.
-    #[serde(default)]
     pub resent: u64,
     /// Median microseconds from connect to answer.
     pub p50_us: u64,
